@@ -1,0 +1,55 @@
+/// Renders what is said to an IMAP client before login.
+enum IMAPReply {
+  /// A tagged line of our own.
+  static func tagged(_ tag: Span<UInt8>, _ text: StaticString, _ out: inout [UInt8]) {
+    out.append(tag)
+    out.append(.space)
+    out.append(text)
+    out.endLine()
+  }
+
+  /// BAD, untagged when the client's tag is no tag (RFC 9051 §7.1.3).
+  static func bad(_ tag: Span<UInt8>, _ text: StaticString, _ out: inout [UInt8]) {
+    if tag.count > 0 { out.append(tag) } else { out.append(.ascii("*")) }
+    out.append(" BAD ")
+    out.append(text)
+    out.endLine()
+  }
+
+  static func bye(_ text: StaticString, _ out: inout [UInt8]) {
+    out.append("* BYE ")
+    out.append(text)
+    out.endLine()
+  }
+
+  /// The backend's OK under the client's tag.
+  static func accepted(_ answer: BackendAnswer, tag: [UInt8], _ out: inout [UInt8]) {
+    relayed("OK", answer, tag: tag, &out)
+  }
+
+  /// Response codes: RFC 5530 §3.
+  static func refused(_ refusal: LoginRefusal, tag: [UInt8], _ out: inout [UInt8]) {
+    switch refusal {
+    case .credentials: tagged(tag.span, "NO [AUTHENTICATIONFAILED] Authentication failed.", &out)
+    case .backend(let answer): relayed("NO", answer, tag: tag, &out)
+    case .unavailable: tagged(tag.span, "NO [UNAVAILABLE] Account is temporarily unavailable.", &out)
+    case .misconfigured: tagged(tag.span, "NO [SERVERBUG] Account is temporarily unavailable.", &out)
+    }
+  }
+
+  private static func relayed(_ condition: StaticString, _ answer: BackendAnswer, tag: [UInt8], _ out: inout [UInt8]) {
+    out.append(contentsOf: answer.untagged)
+    out.append(contentsOf: tag)
+    out.append(.space)
+    out.append(condition)
+    if !answer.code.isEmpty {
+      out.append(" [")
+      out.append(contentsOf: answer.code)
+      out.append(.ascii("]"))
+    }
+    // RFC 9051 §9: resp-text ends with text of at least one character.
+    out.append(.space)
+    if answer.text.isEmpty { out.append("Done.") } else { out.append(contentsOf: answer.text) }
+    out.endLine()
+  }
+}

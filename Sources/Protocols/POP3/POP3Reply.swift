@@ -1,0 +1,43 @@
+/// Renders what is said to a POP3 client before login.
+enum POP3Reply {
+  static func ok(_ text: StaticString, _ out: inout [UInt8]) {
+    out.append("+OK ")
+    out.append(text)
+    out.endLine()
+  }
+
+  static func error(_ text: StaticString, _ out: inout [UInt8]) {
+    out.append("-ERR ")
+    out.append(text)
+    out.endLine()
+  }
+
+  /// The backend's +OK.
+  static func accepted(_ answer: BackendAnswer, _ out: inout [UInt8]) {
+    relayed("+OK", answer, &out)
+  }
+
+  /// Response codes: RFC 3206 §4 (SYS/TEMP, SYS/PERM, AUTH).
+  static func refused(_ refusal: LoginRefusal, _ out: inout [UInt8]) {
+    switch refusal {
+    case .credentials: error("[AUTH] Authentication failed.", &out)
+    case .backend(let answer): relayed("-ERR", answer, &out)
+    case .unavailable: error("[SYS/TEMP] Account is temporarily unavailable.", &out)
+    case .misconfigured: error("[SYS/PERM] Account is unavailable.", &out)
+    }
+  }
+
+  private static func relayed(_ status: StaticString, _ answer: BackendAnswer, _ out: inout [UInt8]) {
+    out.append(status)
+    if !answer.code.isEmpty {
+      out.append(" [")
+      out.append(contentsOf: answer.code)
+      out.append(.ascii("]"))
+    }
+    if !answer.text.isEmpty {
+      out.append(.space)
+      out.append(contentsOf: answer.text)
+    }
+    out.endLine()
+  }
+}

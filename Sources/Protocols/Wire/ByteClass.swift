@@ -1,0 +1,106 @@
+/// The bytes of the mail protocols' grammars, by their names.
+
+extension UInt8 {
+  package static let nul: UInt8 = 0x00
+  package static let lineFeed: UInt8 = 0x0A
+  package static let carriageReturn: UInt8 = 0x0D
+  package static let space: UInt8 = 0x20
+
+  /// The byte of an ASCII character written as a literal.
+  @inline(__always)
+  package static func ascii(_ character: Unicode.Scalar) -> UInt8 { UInt8(ascii: character) }
+
+  /// A control character: RFC 5234's CTL.
+  @inline(__always)
+  package var isControl: Bool { self < 0x20 || self == 0x7F }
+
+  @inline(__always)
+  package var isDigit: Bool { self >= 0x30 && self <= 0x39 }
+
+  /// ASCII lower case; bytes of UTF-8 sequences and all others stay as they are.
+  @inline(__always)
+  package var lowercased: UInt8 { self >= 0x41 && self <= 0x5A ? self | 0x20 : self }
+
+  /// ASCII upper case, the form commands are compared in.
+  @inline(__always)
+  package var uppercased: UInt8 { self >= 0x61 && self <= 0x7A ? self & 0xDF : self }
+
+  /// A byte that may stand in an IMAP tag.
+  /// RFC 9051 §9: tag = 1*<any ASTRING-CHAR except "+">; an ASTRING-CHAR is an ATOM-CHAR or "]".
+  package var isIMAPTag: Bool {
+    switch self {
+    case .ascii("("), .ascii(")"), .ascii("{"), .ascii("%"), .ascii("*"), .ascii("\""), .ascii("\\"), .ascii("+"):
+      false
+    default: self > 0x20 && self < 0x7F
+    }
+  }
+
+  /// A byte that may stand in an unquoted argument of an IMAP client.
+  /// Wider than RFC 9051's astring: deployed clients send passwords with "%", "*", "\" and 8-bit bytes unquoted, and
+  /// backends take them. Nothing is smuggled by it: what goes to a backend is rendered anew.
+  package var isIMAPArgument: Bool {
+    switch self {
+    case .ascii("("), .ascii(")"), .ascii("{"), .ascii("\""): false
+    default: !isControl && self != .space
+    }
+  }
+}
+
+extension Span<UInt8> {
+  /// Whether the bytes are those of `text`, letters compared without regard to case.
+  package func equalsIgnoringCase(_ text: StaticString) -> Bool {
+    guard count == text.utf8CodeUnitCount else { return false }
+    return text.withUTF8Buffer { wanted in
+      for index in indices where unsafe self[index].lowercased != wanted[index].lowercased { return false }
+      return true
+    }
+  }
+
+  /// Whether the bytes begin with `text`, letters compared without regard to case.
+  package func startsIgnoringCase(with text: StaticString) -> Bool {
+    guard count >= text.utf8CodeUnitCount else { return false }
+    return extracting(first: text.utf8CodeUnitCount).equalsIgnoringCase(text)
+  }
+
+  /// Where `byte` stands first at or after `start`; nil if nowhere.
+  package func firstIndex(of byte: UInt8, from start: Int = 0) -> Int? {
+    var index = start
+    while index < count {
+      if self[index] == byte { return index }
+      index += 1
+    }
+    return nil
+  }
+
+  /// The bytes as an array.
+  package var array: [UInt8] {
+    var bytes: [UInt8] = []
+    bytes.append(self)
+    return bytes
+  }
+}
+
+extension [UInt8] {
+  /// Appends the bytes of a span.
+  package mutating func append(_ span: Span<UInt8>) {
+    reserveCapacity(count + span.count)
+    for index in span.indices { append(span[index]) }
+  }
+
+  /// Appends text of our own.
+  package mutating func append(_ text: StaticString) {
+    text.withUTF8Buffer { unsafe append(contentsOf: $0) }
+  }
+
+  /// Appends a line that some peer wrote, with every control character replaced, so that it stays one line whatever it
+  /// held.
+  package mutating func appendLineSafe(_ span: Span<UInt8>) {
+    for index in span.indices { append(span[index].isControl ? .ascii("?") : span[index]) }
+  }
+
+  /// Appends a line end.
+  package mutating func endLine() {
+    append(.carriageReturn)
+    append(.lineFeed)
+  }
+}
