@@ -1,0 +1,32 @@
+/// Tells a loop the time: the kernel's, or a test's.
+
+internal import Glibc
+internal import Synchronization
+
+package enum Clock: Sendable {
+  case monotonic
+  case played(PlayedClock)
+
+  /// Nanoseconds since some moment; never goes back.
+  var now: UInt64 {
+    switch self {
+    case .monotonic:
+      var time = timespec()
+      // SAFETY: the structure is filled by the call.
+      unsafe clock_gettime(CLOCK_MONOTONIC, &time)
+      return UInt64(time.tv_sec) * 1_000_000_000 + UInt64(time.tv_nsec)
+    case .played(let clock): return clock.now
+    }
+  }
+}
+
+/// A clock that goes when a test says so.
+package final class PlayedClock: Sendable {
+  private let time = Mutex<UInt64>(1_000_000_000)
+
+  package init() {}
+
+  package var now: UInt64 { time.withLock { $0 } }
+
+  package func advance(seconds: UInt64) { time.withLock { $0 += Timeouts.seconds(seconds) } }
+}

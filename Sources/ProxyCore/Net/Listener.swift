@@ -1,0 +1,60 @@
+/// A listening socket and what the operator wants of it.
+
+package import Protocols
+
+/// An open listening socket; shared by all loops, closed with its last one.
+package final class ListeningSocket: Sendable {
+  let descriptor: Descriptor
+  /// The address asked for; its port may be 0.
+  package let wanted: SocketAddress
+  /// The address in use.
+  package let address: SocketAddress
+
+  /// As many as the kernel allows wait to be accepted; it cuts this to net.core.somaxconn.
+  private static let backlog: Int32 = 4_096
+
+  package init(_ wanted: SocketAddress) throws(SystemError) {
+    self.wanted = wanted
+    descriptor = Descriptor(owning: try Syscall.streamSocket(wanted.family).get())
+    if let error = Syscall.setOption(descriptor, .reuseAddress, 1) { throw error }
+    // So that 0.0.0.0 and :: may both be listened on.
+    if wanted.family == .v6, let error = Syscall.setOption(descriptor, .v6Only, 1) { throw error }
+    // Accepted sockets inherit this: two system calls fewer for each connection.
+    _ = Syscall.setOption(descriptor, .noDelay, 1)
+    KeepAlive.set(descriptor)
+    if let error = Syscall.bind(descriptor, to: wanted) { throw error }
+    if let error = Syscall.listen(descriptor, backlog: ListeningSocket.backlog) { throw error }
+    address = Syscall.localAddress(descriptor) ?? wanted
+  }
+}
+
+/// A listening socket with the settings of one configuration.
+package final class Listener: Sendable {
+  package let socket: ListeningSocket
+  package let mailProtocol: MailProtocol
+  package let tls: TLSPolicy
+  let context: TLSContext?
+
+  package init(_ socket: ListeningSocket, _ settings: ListenerSettings, _ context: TLSContext?) {
+    precondition(settings.tls == .off || context != nil, "a listener with TLS and no certificate")
+    self.socket = socket
+    mailProtocol = settings.mailProtocol
+    tls = settings.tls
+    self.context = context
+  }
+}
+
+/// Notices peers that are gone without a word: a laptop closed, a NAT entry lost.
+enum KeepAlive {
+  /// Seconds. Below the 5 minutes after which common NATs forget a connection.
+  private static let idle: Int32 = 240
+  private static let interval: Int32 = 30
+  private static let probes: Int32 = 4
+
+  static func set(_ descriptor: borrowing Descriptor) {
+    _ = Syscall.setOption(descriptor, .keepAlive, 1)
+    _ = Syscall.setOption(descriptor, .keepAliveIdle, idle)
+    _ = Syscall.setOption(descriptor, .keepAliveInterval, interval)
+    _ = Syscall.setOption(descriptor, .keepAliveCount, probes)
+  }
+}

@@ -1,0 +1,164 @@
+/// An IP address and port, v4 or v6.
+
+internal import CLinux
+internal import Glibc
+
+package struct SocketAddress: Hashable, Sendable {
+  package enum Family: Hashable, Sendable {
+    case v4, v6
+
+    var raw: Int32 {
+      switch self {
+      case .v4: AF_INET
+      case .v6: AF_INET6
+      }
+    }
+  }
+
+  /// The address's bytes in network order; a v4 address is the low 32 bits of `low`.
+  private let high: UInt64
+  private let low: UInt64
+  private let scope: UInt32
+  package let port: UInt16
+  package let family: Family
+
+  /// For a peer whose address the kernel does not tell.
+  static let unknown = SocketAddress(v4: 0, port: 0)
+
+  private init(v4: UInt32, port: UInt16) {
+    high = 0
+    low = UInt64(v4)
+    scope = 0
+    self.port = port
+    family = .v4
+  }
+
+  private init(high: UInt64, low: UInt64, scope: UInt32, port: UInt16) {
+    self.high = high
+    self.low = low
+    self.scope = scope
+    self.port = port
+    family = .v6
+  }
+
+  /// From the kernel's form; nil if it is neither v4 nor v6. A v4 address mapped into v6 is told as v4.
+  init?(_ storage: sockaddr_storage) {
+    var storage = storage
+    switch Int32(storage.ss_family) {
+    case AF_INET:
+      // SAFETY: the family says which structure the storage holds; it is large enough for both.
+      let v4 = unsafe withUnsafePointer(to: &storage) {
+        unsafe $0.withMemoryRebound(to: sockaddr_in.self, capacity: 1) { unsafe $0.pointee }
+      }
+      self.init(v4: UInt32(bigEndian: v4.sin_addr.s_addr), port: UInt16(bigEndian: v4.sin_port))
+    case AF_INET6:
+      // SAFETY: as above; the sixteen bytes of the address are read as two integers.
+      let v6 = unsafe withUnsafePointer(to: &storage) {
+        unsafe $0.withMemoryRebound(to: sockaddr_in6.self, capacity: 1) { unsafe $0.pointee }
+      }
+      var address = v6.sin6_addr
+      let (high, low) = unsafe withUnsafeBytes(of: &address) {
+        unsafe (UInt64(bigEndian: $0.loadUnaligned(as: UInt64.self)),
+          UInt64(bigEndian: $0.loadUnaligned(fromByteOffset: 8, as: UInt64.self)))
+      }
+      let port = UInt16(bigEndian: v6.sin6_port)
+      if high == 0, low >> 32 == 0xFFFF {
+        self.init(v4: UInt32(truncatingIfNeeded: low), port: port)
+      } else {
+        self.init(high: high, low: low, scope: v6.sin6_scope_id, port: port)
+      }
+    default: return nil
+    }
+  }
+
+  /// From a literal address without brackets, `192.0.2.1` or `2001:db8::1` or `fe80::1%eth0`; nil if it is none.
+  package init?(literal: String, port: UInt16) {
+    var v4 = in_addr()
+    // SAFETY: inet_pton fills exactly the structure of the family it is told.
+    if unsafe inet_pton(AF_INET, literal, &v4) == 1 {
+      self.init(v4: UInt32(bigEndian: v4.s_addr), port: port)
+      return
+    }
+    let parts = literal.split(separator: "%", maxSplits: 1, omittingEmptySubsequences: false)
+    var v6 = in6_addr()
+    // SAFETY: as above; the sixteen bytes are read as two integers.
+    guard let address = parts.first, unsafe inet_pton(AF_INET6, String(address), &v6) == 1 else { return nil }
+    let scope = parts.count == 2 ? unsafe if_nametoindex(String(parts[1])) : 0
+    guard parts.count == 1 || scope != 0 else { return nil }
+    let (high, low) = unsafe withUnsafeBytes(of: &v6) {
+      unsafe (UInt64(bigEndian: $0.loadUnaligned(as: UInt64.self)),
+        UInt64(bigEndian: $0.loadUnaligned(fromByteOffset: 8, as: UInt64.self)))
+    }
+    self.init(high: high, low: low, scope: scope, port: port)
+  }
+
+  /// The same address with another port.
+  package func with(port: UInt16) -> SocketAddress {
+    switch family {
+    case .v4: SocketAddress(v4: UInt32(truncatingIfNeeded: low), port: port)
+    case .v6: SocketAddress(high: high, low: low, scope: scope, port: port)
+    }
+  }
+
+  /// Lends the kernel's form.
+  func withSocketAddress<R>(_ body: (UnsafePointer<sockaddr>, socklen_t) -> R) -> R {
+    switch family {
+    case .v4:
+      var address = sockaddr_in()
+      address.sin_family = sa_family_t(AF_INET)
+      address.sin_port = port.bigEndian
+      address.sin_addr.s_addr = UInt32(truncatingIfNeeded: low).bigEndian
+      // SAFETY: a sockaddr_in may be read as a sockaddr; its size is told.
+      return unsafe withUnsafePointer(to: &address) {
+        unsafe $0.withMemoryRebound(to: sockaddr.self, capacity: 1) {
+          unsafe body($0, socklen_t(MemoryLayout<sockaddr_in>.size))
+        }
+      }
+    case .v6:
+      var address = sockaddr_in6()
+      address.sin6_family = sa_family_t(AF_INET6)
+      address.sin6_port = port.bigEndian
+      address.sin6_scope_id = scope
+      unsafe withUnsafeMutableBytes(of: &address.sin6_addr) {
+        unsafe $0.storeBytes(of: high.bigEndian, as: UInt64.self)
+        unsafe $0.storeBytes(of: low.bigEndian, toByteOffset: 8, as: UInt64.self)
+      }
+      // SAFETY: a sockaddr_in6 may be read as a sockaddr; its size is told.
+      return unsafe withUnsafePointer(to: &address) {
+        unsafe $0.withMemoryRebound(to: sockaddr.self, capacity: 1) {
+          unsafe body($0, socklen_t(MemoryLayout<sockaddr_in6>.size))
+        }
+      }
+    }
+  }
+
+  /// The address without its port, v6 without brackets.
+  package var host: String {
+    var text = [CChar](repeating: 0, count: Int(INET6_ADDRSTRLEN))
+    switch family {
+    case .v4:
+      var address = in_addr(s_addr: UInt32(truncatingIfNeeded: low).bigEndian)
+      // SAFETY: the buffer has room for the longest address.
+      _ = unsafe inet_ntop(AF_INET, &address, &text, socklen_t(text.count))
+    case .v6:
+      var address = in6_addr()
+      unsafe withUnsafeMutableBytes(of: &address) {
+        unsafe $0.storeBytes(of: high.bigEndian, as: UInt64.self)
+        unsafe $0.storeBytes(of: low.bigEndian, toByteOffset: 8, as: UInt64.self)
+      }
+      // SAFETY: the buffer has room for the longest address.
+      _ = unsafe inet_ntop(AF_INET6, &address, &text, socklen_t(text.count))
+    }
+    return String(decoding: text.prefix { $0 != 0 }.map { UInt8(bitPattern: $0) }, as: UTF8.self)
+  }
+}
+
+extension SocketAddress: CustomStringConvertible {
+  /// `192.0.2.1:143` or `[2001:db8::1]:143`.
+  package var description: String {
+    switch family {
+    case .v4: "\(host):\(port)"
+    case .v6: "[\(host)]:\(port)"
+    }
+  }
+}

@@ -1,0 +1,31 @@
+/// What is logged, how and where to.
+
+package import Logging
+
+package struct LogSettings: Equatable, Sendable {
+  package var level: Logger.Level
+  package var format: Format
+  package var destination: Destination
+
+  package enum Format: String, Equatable, Sendable, CaseIterable {
+    /// `key=value`, one line an event.
+    case text
+    /// One JSON object a line.
+    case json
+  }
+
+  package enum Destination: Equatable, Sendable {
+    case stderr
+    /// Its socket: the fields arrive as fields.
+    case journald
+    case syslog
+    /// A file, opened anew with every reload.
+    case file(String)
+  }
+
+  package init(level: Logger.Level = .info, format: Format = .text, destination: Destination = .stderr) {
+    self.level = level
+    self.format = format
+    self.destination = destination
+  }
+}

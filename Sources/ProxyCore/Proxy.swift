@@ -1,0 +1,187 @@
+/// The proxy as a whole: its loops, its listening sockets, and the changes it goes through.
+
+internal import Dispatch
+internal import Logging
+internal import Synchronization
+
+package final class Proxy: Sendable {
+  private let house: House
+  private let loops: [EventLoop]
+  private let state: Mutex<State>
+  private let stopped = DispatchSemaphore(value: 0)
+
+  private struct State {
+    var current: Prepared
+    /// The numbers of the loops that still have sessions, once the proxy is stopping.
+    var busy: Set<Int>?
+  }
+
+  /// A configuration with all it names opened.
+  private struct Prepared: Sendable {
+    let settings: Settings
+    let plan: LoopPlan
+    let context: TLSContext?
+    let warnings: [SettingsError]
+  }
+
+  /// Opens everything the settings name and begins to listen; no connection is accepted before `start`.
+  package init(_ settings: Settings, log: Log) throws(SettingsErrors) {
+    let prepared = try Proxy.prepare(settings, predecessor: nil)
+    let descriptors = Syscall.raiseDescriptorLimit()
+    let most = settings.sessions ?? Admission.sessions(descriptors: descriptors)
+    house = House(log: log, admission: Admission(most: most), resolver: Resolver())
+    var loops: [EventLoop] = []
+    for index in 0..<settings.loops {
+      do throws(SystemError) { loops.append(try EventLoop(index: index, house: house, plan: prepared.plan)) } catch {
+        throw SettingsErrors([SettingsError(key: "loops", problem: "an event loop can't be made: \(error)")])
+      }
+    }
+    self.loops = loops
+    state = Mutex(State(current: prepared))
+    tell(prepared.warnings)
+    house.notifyWhenEmpty { [weak self] index in self?.loopIsEmpty(index) }
+  }
+
+  /// The cores this process may use: the default number of loops.
+  package static var usableCores: Int { Syscall.usableCores }
+
+  /// Begins to accept.
+  package func start() {
+    for loop in loops { loop.start() }
+  }
+
+  /// The addresses listened on, with the ports the kernel chose where 0 was asked for.
+  package var addresses: [SocketAddress] {
+    state.withLock { $0.current.plan.listeners.map(\.socket.address) }
+  }
+
+  /// Sessions now.
+  package var sessions: Int { house.admission.count }
+
+  /// Goes over to other settings: all of them, or none if one can't be used. Sessions stay.
+  package func reload(_ settings: Settings) throws(SettingsErrors) {
+    let current = state.withLock { $0.current }
+    let prepared = try Proxy.prepare(settings, predecessor: current)
+    do throws(SystemError) { try house.log.reconfigure(settings.log) } catch {
+      throw SettingsErrors([SettingsError(key: "log.to", problem: "it can't be opened: \(error)")])
+    }
+    tell(prepared.warnings)
+    house.admission.allow(settings.sessions ?? Admission.sessions(descriptors: Syscall.raiseDescriptorLimit()))
+    state.withLock { $0.current = prepared }
+    for loop in loops { loop.post { $0.adopt(prepared.plan) } }
+  }
+
+  /// What is wrong with the settings, and what is odd, without listening or serving.
+  package static func check(_ settings: Settings) throws(SettingsErrors) -> [SettingsError] {
+    var errors: [SettingsError] = []
+    var warnings: [SettingsError] = []
+    do throws(SettingsErrors) { warnings += try RoutePlan(settings).warnings } catch { errors += error.errors }
+    do throws(SettingsErrors) { warnings += try context(settings, predecessor: nil).warnings } catch {
+      errors += error.errors
+    }
+    guard errors.isEmpty else { throw SettingsErrors(errors) }
+    return warnings
+  }
+
+  // MARK: Stopping
+
+  /// Stops accepting and ends the sessions that are not logged in. Relays may go on for the time the settings give them,
+  /// or end now.
+  package func stop(now: Bool) {
+    let grace = state.withLock { state in
+      if state.busy == nil { state.busy = Set(loops.map(\.index)) }
+      return now ? 0 : state.current.settings.timeouts.shutdown
+    }
+    for loop in loops { loop.post { $0.retire() } }
+    let deadline = DispatchTime.now() + .nanoseconds(Int(clamping: grace))
+    DispatchQueue.global().asyncAfter(deadline: deadline) { @Sendable in
+      for loop in self.loops { loop.post { $0.endSessions() } }
+    }
+  }
+
+  /// Returns when the last session is over.
+  package func waitUntilStopped() {
+    stopped.wait()
+    for loop in loops { loop.post { $0.end() } }
+    house.log.flush()
+  }
+
+  private func loopIsEmpty(_ index: Int) {
+    let isLast = state.withLock { state in
+      guard state.busy?.remove(index) != nil else { return false }
+      return state.busy?.isEmpty ?? false
+    }
+    if isLast { stopped.signal() }
+  }
+
+  // MARK: Preparing
+
+  private static func prepare(_ settings: Settings, predecessor: Prepared?) throws(SettingsErrors) -> Prepared {
+    var errors: [SettingsError] = []
+    var routes: RoutePlan?
+    do throws(SettingsErrors) { routes = try RoutePlan(settings) } catch { errors += error.errors }
+    var tls: (context: TLSContext?, warnings: [SettingsError]) = (nil, [])
+    do throws(SettingsErrors) { tls = try context(settings, predecessor: predecessor?.context) } catch {
+      errors += error.errors
+    }
+    // Sockets come last: a port is not taken for settings that can't be used.
+    guard errors.isEmpty, let routes else { throw SettingsErrors(errors) }
+    let listeners = try listen(settings, tls.context, predecessor)
+    let plan = LoopPlan(listeners: listeners, routes: routes, settings: settings)
+    return Prepared(
+      settings: settings, plan: plan, context: tls.context, warnings: routes.warnings + tls.warnings)
+  }
+
+  private static func context(
+    _ settings: Settings, predecessor: TLSContext?
+  ) throws(SettingsErrors) -> (context: TLSContext?, warnings: [SettingsError]) {
+    guard let files = settings.certificate else { return (nil, []) }
+    do throws(TLSContext.Failure) {
+      let context = try TLSContext(certificate: files.certificate, key: files.key, predecessor: predecessor)
+      guard context.notAfter < WallTime.second else { return (context, []) }
+      let end = WallTime(seconds: context.notAfter, milliseconds: 0)
+      let problem = "\(files.certificate): the certificate expired at \(end.text)"
+      return (context, [SettingsError(key: "tls.certificate", problem: problem)])
+    } catch {
+      switch error {
+      case .certificate(let reason):
+        throw SettingsErrors([
+          SettingsError(key: "tls.certificate", problem: "\(files.certificate): no certificate can be used: \(reason)")
+        ])
+      case .key(let reason):
+        throw SettingsErrors([SettingsError(key: "tls.key", problem: "\(files.key): the key can't be used: \(reason)")])
+      case .library(let reason):
+        throw SettingsErrors([SettingsError(key: "tls", problem: "TLS can't be set up: \(reason)")])
+      }
+    }
+  }
+
+  /// Opens the sockets that are not open yet; those of the predecessor are used further.
+  private static func listen(
+    _ settings: Settings, _ context: TLSContext?, _ predecessor: Prepared?
+  ) throws(SettingsErrors) -> [Listener] {
+    var open = predecessor?.plan.listeners.map(\.socket) ?? []
+    var listeners: [Listener] = []
+    var errors: [SettingsError] = []
+    for wanted in settings.listeners {
+      if let known = open.firstIndex(where: { $0.wanted == wanted.address }) {
+        listeners.append(Listener(open.remove(at: known), wanted, context))
+        continue
+      }
+      do throws(SystemError) {
+        listeners.append(Listener(try ListeningSocket(wanted.address), wanted, context))
+      } catch {
+        let problem = "\(wanted.address) can't be listened on: \(error)"
+        errors.append(SettingsError(key: "\(wanted.key).address", problem: problem))
+      }
+    }
+    guard errors.isEmpty else { throw SettingsErrors(errors) }
+    return listeners
+  }
+
+  private func tell(_ warnings: [SettingsError]) {
+    for warning in warnings {
+      house.log.logger.warning("configuration", metadata: ["key": "\(warning.key)", "problem": "\(warning.problem)"])
+    }
+  }
+}

@@ -1,0 +1,74 @@
+/// The vocabulary of routing: what is asked, what a source may answer, and what comes of it.
+
+package import Protocols
+
+/// Whose backend is looked for.
+package struct RouteQuery: Equatable, Sendable {
+  /// The user's name in ASCII lower case. Dovecot compares names so by default; two spellings of a user must not be
+  /// sent to two backends.
+  package let login: [UInt8]
+  package let mailProtocol: MailProtocol
+  /// Where the last "@" stands in `login`.
+  private let at: Int?
+
+  package init(user: [UInt8], mailProtocol: MailProtocol) {
+    login = user.map(\.lowercased)
+    at = login.lastIndex(of: .ascii("@"))
+    self.mailProtocol = mailProtocol
+  }
+
+  /// Before the last "@"; all of the name if there is none.
+  package var local: ArraySlice<UInt8> { login[..<(at ?? login.endIndex)] }
+  /// Behind the last "@"; nil if there is none.
+  package var domain: ArraySlice<UInt8>? { at.map { login[($0 + 1)...] } }
+}
+
+/// What one source says. A lookup that failed is never "not found": the next source, or the default, would send the
+/// user to a stranger's backend.
+package enum SourceAnswer: Equatable, Sendable {
+  /// A backend's name or `host[:port]`, and the name to log in with there, if another.
+  case found(backend: String, loginAs: [UInt8]?)
+  case notFound
+  /// A writer holds the map; asking again soon will do.
+  case busy
+  case failed(String)
+}
+
+/// Where a user goes.
+package struct Route: Equatable, Sendable {
+  package let backend: Backend
+  /// The user's name at the backend, if another than the client's.
+  package let loginAs: [UInt8]?
+  /// The source that knew, as `route` prints it.
+  package let source: String
+}
+
+/// What the sources together say.
+package enum RouteOutcome: Equatable, Sendable {
+  case found(Route)
+  case unknownUser
+  case busy
+  case failed(source: String, reason: String)
+}
+
+/// A mail server to connect to for one protocol.
+package struct Backend: Equatable, Sendable {
+  /// The name the operator gave it, or `host:port` if a map named it directly.
+  package let name: String
+  package let host: Host
+  package let port: UInt16
+
+  /// A configured backend.
+  package init(name: String, _ settings: BackendSettings, _ mailProtocol: MailProtocol) {
+    self.name = name
+    host = settings.host
+    port = settings.ports[mailProtocol] ?? mailProtocol.port
+  }
+
+  /// A backend a map names by its address.
+  package init(_ address: HostPort, _ mailProtocol: MailProtocol) {
+    host = address.host
+    port = address.port ?? mailProtocol.port
+    name = "\(address.host):\(port)"
+  }
+}

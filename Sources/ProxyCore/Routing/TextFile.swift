@@ -1,0 +1,35 @@
+/// Reads a small text file whole.
+
+internal import Glibc
+internal import Protocols
+
+package enum TextFile {
+  /// The largest file taken. Ten thousand rules of 100 bytes are one megabyte.
+  private static let most = 64 << 20
+
+  package static func read(_ path: String) -> Result<String, SystemError> {
+    switch bytes(path) {
+    case .failure(let error): .failure(error)
+    case .success(let bytes): .success(String(decoding: bytes, as: UTF8.self))
+    }
+  }
+
+  private static func bytes(_ path: String) -> Result<[UInt8], SystemError> {
+    switch Syscall.openForReading(path) {
+    case .failure(let error): return .failure(error)
+    case .success(let fd):
+      let descriptor = Descriptor(owning: fd)
+      var text: [UInt8] = []
+      var scratch = Scratch(size: 1 << 16)
+      while text.count <= most {
+        switch unsafe scratch.fill(from: 0, { unsafe Syscall.read(descriptor, into: $0) }) {
+        case .bytes(let count): text.append(scratch.span(count))
+        case .closed: return .success(text)
+        case .failed(.system(let error)): return .failure(error)
+        case .blocked, .failed(.tls): preconditionFailure("a file neither blocks nor speaks TLS")
+        }
+      }
+      return .failure(SystemError(EFBIG))
+    }
+  }
+}

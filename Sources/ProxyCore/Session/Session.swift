@@ -1,0 +1,304 @@
+/// One client's connection, from accept to close: drives the dialogues and the relay.
+///
+/// Belongs to its loop. `step` runs after every event: it looks at the phase, does what is possible, and then sets once
+/// what the two descriptors are watched for and when patience ends.
+
+internal import Logging
+internal import Protocols
+
+final class Session {
+  let token: Token
+  var record: SessionRecord
+  var client: Transport
+  private var phase: SessionPhase
+  private var watched: PollSet.Interest?
+  private var backendWatched: PollSet.Interest?
+  /// The kernel said that a connection is dead while nobody wanted to read from it: watching it further would spin.
+  private var isHungUp = false
+  private var isBackendHungUp = false
+
+  /// The two sides, as events name them.
+  enum Side { case client, backend }
+
+  /// What a phase's turn came to.
+  enum Next: ~Copyable {
+    /// Nothing more is possible before the next event.
+    case rest(SessionPhase)
+    /// Another phase begins, or the same again.
+    case go(SessionPhase)
+    case end(SessionEnd)
+  }
+
+  init(_ token: Token, _ client: consuming Transport, _ record: SessionRecord, _ login: PreLogin) {
+    self.token = token
+    self.client = client
+    self.record = record
+    phase = .client(login)
+  }
+
+  // MARK: What happens to it
+
+  /// The connection was accepted.
+  func begin(on loop: isolated EventLoop) {
+    guard case .client(let login) = exchange(&phase, with: .ended) else { preconditionFailure("a session begins twice") }
+    switch login.stage {
+    case .handshake:
+      guard let tls = record.listener.context, client.upgrade(tls) else { return finish(.outOfMemory, on: loop) }
+    case .commands:
+      loop.reply.removeAll(keepingCapacity: true)
+      login.dialogue.greet(&loop.reply)
+      login.output.append(loop.reply.span)
+    case .upgrading: preconditionFailure("a session begins with STARTTLS")
+    }
+    run(.go(.client(login)), nil, on: loop)
+  }
+
+  /// An event on one of its descriptors.
+  func ready(_ side: Side, isHangup: Bool, on loop: isolated EventLoop) {
+    if isHangup {
+      switch side {
+      case .client:
+        isHungUp = true
+        // Nothing is read from the client meanwhile, and nobody is left to be told the answer.
+        if phase.isAwayFromClient { return finish(.clientClosed, on: loop) }
+      case .backend: isBackendHungUp = true
+      }
+    }
+    step(side, on: loop)
+  }
+
+  /// Does what is possible. `side`: where something happened; nil if it may be anywhere.
+  func step(_ side: Side? = nil, on loop: isolated EventLoop) {
+    run(.go(exchange(&phase, with: .ended)), side, on: loop)
+  }
+
+  /// Its deadline has come.
+  func expire(on loop: isolated EventLoop) {
+    switch exchange(&phase, with: .ended) {
+    case .client(let login): run(farewell(login, .inactivity, .loginTimeout, on: loop), nil, on: loop)
+    case .waiting(let login, let wait):
+      guard loop.now < login.deadline else {
+        return run(farewell(login, .inactivity, .loginTimeout, on: loop), nil, on: loop)
+      }
+      run(.go(.waiting(login, wait)), nil, on: loop)
+    case .backend(let backend):
+      guard loop.now < backend.login.deadline else {
+        return run(farewell(backend.login, .inactivity, .loginTimeout, on: loop), nil, on: loop)
+      }
+      run(backendIsLate(backend, on: loop), .backend, on: loop)
+    case .relay(let relay):
+      let end = relay.isHalfClosed ? SessionEnd.halfClosedTimeout : .idleTimeout
+      phase = .relay(relay)
+      client.shutdownWrite()
+      finish(end, on: loop)
+    case .closing(let closing):
+      let end = closing.end
+      phase = .closing(closing)
+      finish(end, on: loop)
+    case .ended: break
+    }
+  }
+
+  /// The answer to a question for a backend's addresses. It may come when the session has gone on.
+  func resolved(_ answer: Resolver.Answer, of name: String, on loop: isolated EventLoop) {
+    guard let (login, route) = phase.resolving(name) else { return }
+    phase = .ended
+    run(connect(login, route, answer, on: loop), nil, on: loop)
+  }
+
+  /// The proxy stops: who is not logged in is told so, and relays go on.
+  func retire(on loop: isolated EventLoop) {
+    switch exchange(&phase, with: .ended) {
+    case .client(let login): run(farewell(login, .shutdown, .shutdown, on: loop), nil, on: loop)
+    case .waiting(let login, _): run(farewell(login, .shutdown, .shutdown, on: loop), nil, on: loop)
+    case .backend(let backend): run(farewell(backend.login, .shutdown, .shutdown, on: loop), nil, on: loop)
+    case .relay(let relay): phase = .relay(relay)
+    case .closing(let closing): phase = .closing(closing)
+    case .ended: break
+    }
+  }
+
+  /// The proxy stops now.
+  func stop(on loop: isolated EventLoop) {
+    client.shutdownWrite()
+    finish(.shutdown, on: loop)
+  }
+
+  /// Ends it here and now. Descriptors are closed when the loop lets go of it.
+  func finish(_ end: SessionEnd, on loop: isolated EventLoop) { finish(end, doing: phase.doing, on: loop) }
+
+  private func finish(_ end: SessionEnd, doing: String, on loop: isolated EventLoop) {
+    if case .relay(let relay) = exchange(&phase, with: .ended) { count(relay) }
+    loop.house.log.line(.info, "session") { line in
+      record.add(to: &line, end, doing: doing, tls: client.tlsFacts, at: loop.now)
+    }
+    loop.leave(token)
+  }
+
+  // MARK: Turns
+
+  private func run(_ start: consuming Next, _ side: Side?, on loop: isolated EventLoop) {
+    var next = start
+    var doing = ""
+    while true {
+      switch consume next {
+      case .go(let phase):
+        doing = phase.doing
+        next = advance(phase, side, on: loop)
+      case .rest(let phase):
+        self.phase = phase
+        return settle(on: loop)
+      case .end(let end): return finish(end, doing: doing, on: loop)
+      }
+    }
+  }
+
+  private func advance(_ phase: consuming SessionPhase, _ side: Side?, on loop: isolated EventLoop) -> Next {
+    switch consume phase {
+    case .client(let login): talk(login, on: loop)
+    case .waiting(let login, let wait): waitOn(login, wait, on: loop)
+    case .backend(let backend): logIn(backend, on: loop)
+    case .relay(let relay): carry(relay, side, on: loop)
+    case .closing(let closing): close(closing, on: loop)
+    case .ended: preconditionFailure("a session that is over has a turn")
+    }
+  }
+
+  /// Watches for what the phase needs, and sets its deadline.
+  private func settle(on loop: isolated EventLoop) {
+    let timeouts = loop.plan.settings.timeouts
+    var wanted = PollSet.Interest()
+    var backendWanted: PollSet.Interest?
+    let deadline: UInt64
+    switch phase {
+    case .client(let login):
+      wanted.reads = login.output.isEmpty
+      wanted.writes = !login.output.isEmpty || login.handshakeWrites
+      deadline = login.deadline
+    case .waiting(let login, let wait): deadline = min(login.deadline, wait.deadline(now: loop.now))
+    case .backend(let backend):
+      backendWanted = PollSet.Interest(reads: true, writes: !backend.output.isEmpty)
+      deadline = min(backend.login.deadline, backend.isConnected ? backend.deadline : backend.connectDeadline)
+    case .relay(let relay):
+      wanted = relay.clientInterest
+      backendWanted = relay.backendInterest
+      deadline = loop.now + (relay.isHalfClosed ? timeouts.halfClosed : timeouts.idle)
+    case .closing(let closing):
+      wanted.reads = closing.isShutDown
+      wanted.writes = !closing.isShutDown
+      deadline = closing.deadline
+    case .ended: preconditionFailure("a session that is over is settled")
+    }
+    watchClient(wanted, on: loop)
+    watchBackend(backendWanted, on: loop)
+    loop.setDeadline(token, deadline)
+  }
+
+  private func watchClient(_ interest: PollSet.Interest, on loop: isolated EventLoop) {
+    let wanted = isHungUp && interest == PollSet.Interest() ? nil : interest
+    if let error = loop.watch(client.descriptor, token, from: watched, to: wanted) { return lack(error, on: loop) }
+    watched = wanted
+  }
+
+  private func watchBackend(_ interest: PollSet.Interest?, on loop: isolated EventLoop) {
+    let wanted = isBackendHungUp && interest == PollSet.Interest() ? nil : interest
+    let error: SystemError?
+    switch phase {
+    case .backend(let backend):
+      error = loop.watch(backend.transport.descriptor, token.with(.backend), from: backendWatched, to: wanted)
+    case .relay(let relay):
+      error = loop.watch(relay.backend.descriptor, token.with(.backend), from: backendWatched, to: wanted)
+    // The descriptor is closed, and thereby forgotten by the kernel.
+    case .client: return forgetBackend()
+    case .waiting: return forgetBackend()
+    case .closing: return forgetBackend()
+    case .ended: return forgetBackend()
+    }
+    if let error { return lack(error, on: loop) }
+    backendWatched = wanted
+  }
+
+  /// The backend's connection is gone, or replaced by another.
+  func forgetBackend() {
+    backendWatched = nil
+    isBackendHungUp = false
+  }
+
+  /// A descriptor that can't be watched: the kernel has no memory, or its limit of watches is reached.
+  private func lack(_ error: SystemError, on loop: isolated EventLoop) {
+    precondition(error.isOutOfMemory || error.code == SystemError.noSpace, "epoll_ctl: \(error)")
+    loop.again(token)
+    finish(.outOfMemory, on: loop)
+  }
+
+  // MARK: Relay
+
+  private func carry(_ carried: consuming Relay, _ side: Side?, on loop: isolated EventLoop) -> Next {
+    var relay = carried
+    // A side that had no event has nothing to read; asking it would cost a system call.
+    if side != .backend || !relay.up.queue.isEmpty {
+      switch Relay.move(&relay.up, from: &client, to: &relay.backend, &loop.scratch) {
+      case .idle: break
+      case .more: loop.again(token)
+      case .sourceFailed(let failure): return end(relay, SessionEnd(client: failure))
+      // What the backend said before it went is still the client's.
+      case .sinkFailed: relay.up.stop()
+      }
+    }
+    if side != .client || !relay.down.queue.isEmpty {
+      switch Relay.move(&relay.down, from: &relay.backend, to: &client, &loop.scratch) {
+      case .idle: break
+      case .more: loop.again(token)
+      case .sourceFailed(let failure): return end(relay, SessionEnd(backend: failure))
+      case .sinkFailed(let failure): return end(relay, SessionEnd(client: failure))
+      }
+    }
+    relay.noteEnds()
+    guard let end = relay.end else { return .rest(.relay(relay)) }
+    return self.end(relay, end)
+  }
+
+  private func end(_ relay: consuming Relay, _ end: SessionEnd) -> Next {
+    count(relay)
+    client.shutdownWrite()
+    return .end(end)
+  }
+
+  private func count(_ relay: borrowing Relay) {
+    record.fromClient = relay.up.count
+    record.toClient = relay.down.count
+  }
+
+  // MARK: Closing
+
+  /// Says the rest, then waits for the client to close, so that it can read what was said.
+  private func close(_ closed: consuming Closing, on loop: isolated EventLoop) -> Next {
+    var closing = closed
+    if !closing.isShutDown {
+      let (written, stop) = client.write(closing.output.span)
+      closing.output.removeFirst(written)
+      switch stop {
+      case nil:
+        client.shutdownWrite()
+        closing.isShutDown = true
+      case .blocked?: return .rest(.closing(closing))
+      case .bytes?, .closed?, .failed?: return .end(closing.end)
+      }
+    }
+    while closing.discarded < Closing.mostDiscarded {
+      switch client.read(into: &loop.scratch) {
+      case .bytes(let count): closing.discarded += count
+      case .blocked: return .rest(.closing(closing))
+      case .closed, .failed: return .end(closing.end)
+      }
+    }
+    return .end(closing.end)
+  }
+}
+
+/// Puts a value in another's place and gives that one out.
+func exchange<T: ~Copyable>(_ place: inout T, with value: consuming T) -> T {
+  let old = place
+  place = value
+  return old
+}

@@ -1,0 +1,407 @@
+/// The way to a login: the conversation with the client, the route, the backend.
+
+internal import Logging
+internal import Protocols
+
+extension Session {
+  // MARK: Client
+
+  /// Answers the client until it has to wait.
+  func talk(_ login: PreLogin, on loop: isolated EventLoop) -> Next {
+    if !login.output.isEmpty {
+      let (written, stop) = client.write(login.output.span)
+      login.output.removeFirst(written)
+      switch stop {
+      case nil: break
+      case .blocked?: return .rest(.client(login))
+      case .failed(let failure)?: return .end(SessionEnd(client: failure))
+      case .bytes?, .closed?: return .end(.clientClosed)
+      }
+    }
+    switch login.stage {
+    case .handshake: return shakeHands(login, on: loop)
+    case .commands: return converse(login, on: loop)
+    case .upgrading:
+      guard let tls = record.listener.context, client.upgrade(tls) else { return .end(.outOfMemory) }
+      login.stage = .handshake
+      return .go(.client(login))
+    }
+  }
+
+  private func shakeHands(_ login: PreLogin, on loop: isolated EventLoop) -> Next {
+    guard loop.mayHandshake() else { return .rest(.client(login)) }
+    login.handshakeWrites = false
+    switch client.handshake() {
+    case .done:
+      loop.reply.removeAll(keepingCapacity: true)
+      login.dialogue.secured(&loop.reply)
+      login.output.append(loop.reply.span)
+      login.stage = .commands
+      return .go(.client(login))
+    case .blocked(let why):
+      login.handshakeWrites = why == .writable
+      return .rest(.client(login))
+    case .closed: return .end(.clientClosed)
+    case .failed(let failure): return .end(SessionEnd(client: failure))
+    }
+  }
+
+  private func converse(_ login: PreLogin, on loop: isolated EventLoop) -> Next {
+    if !login.input.isEmpty {
+      let heard = listen(login, login.input.span, on: loop)
+      login.input.removeFirst(heard.consumed)
+      if heard.outcome != .wantsMore { return follow(login, heard.outcome, on: loop) }
+    }
+    // Each read is of 64 KiB; a client that keeps the first full is not one that logs in.
+    for _ in 0..<2 {
+      let count: Int
+      switch client.read(into: &loop.scratch) {
+      case .bytes(let read): count = read
+      case .blocked: return .rest(.client(login))
+      case .closed: return .end(.clientClosed)
+      case .failed(let failure): return .end(SessionEnd(client: failure))
+      }
+      let outcome: Heard.Outcome
+      if login.input.isEmpty {
+        let heard = listen(login, loop.scratch.span(count), on: loop)
+        login.input.append(loop.scratch.span(count).extracting(heard.consumed...))
+        outcome = heard.outcome
+      } else {
+        login.input.append(loop.scratch.span(count))
+        let heard = listen(login, login.input.span, on: loop)
+        login.input.removeFirst(heard.consumed)
+        outcome = heard.outcome
+      }
+      loop.scratch.wipe(count)
+      guard outcome == .wantsMore else { return follow(login, outcome, on: loop) }
+      if count < loop.scratch.size, !client.hasPending { return .rest(.client(login)) }
+    }
+    loop.again(token)
+    return .rest(.client(login))
+  }
+
+  /// What came of the client's bytes.
+  private struct Heard {
+    let consumed: Int
+    let outcome: Outcome
+
+    enum Outcome: Equatable {
+      /// All commands there are were answered.
+      case wantsMore
+      /// The client does not take the answers; no further command is looked at.
+      case isBlocked
+      case upgrade
+      case authenticate
+      case end(ClientEnd)
+      case failed(IOFailure)
+    }
+  }
+
+  /// Answers gathered before they are written.
+  private static let replyBatch = 4_096
+
+  /// Lets the dialogue answer one command after the other.
+  private func listen(_ login: PreLogin, _ bytes: Span<UInt8>, on loop: isolated EventLoop) -> Heard {
+    loop.reply.removeAll(keepingCapacity: true)
+    var consumed = 0
+    var outcome = Heard.Outcome.wantsMore
+    loop: while consumed < bytes.count {
+      let step = login.dialogue.receive(bytes.extracting(consumed...), &login.draft, &loop.reply)
+      consumed += step.consumed
+      switch step.action {
+      case .read: break loop
+      case .proceed:
+        guard loop.reply.count >= Session.replyBatch else { continue }
+        if let failure = say(login, on: loop) { return Heard(consumed: consumed, outcome: .failed(failure)) }
+        guard login.output.isEmpty else { return Heard(consumed: consumed, outcome: .isBlocked) }
+      case .upgrade:
+        outcome = .upgrade
+        break loop
+      case .authenticate:
+        outcome = .authenticate
+        break loop
+      case .end(let why):
+        outcome = .end(why)
+        break loop
+      }
+    }
+    // What a client behind STARTTLS has not seen yet is not said either: the session ends.
+    if outcome == .upgrade, consumed < bytes.count { return Heard(consumed: consumed, outcome: .upgrade) }
+    if let failure = say(login, on: loop) { return Heard(consumed: consumed, outcome: .failed(failure)) }
+    return Heard(consumed: consumed, outcome: outcome)
+  }
+
+  /// Writes the loop's reply; what does not go is kept.
+  private func say(_ login: PreLogin, on loop: isolated EventLoop) -> IOFailure? {
+    var written = 0
+    if login.output.isEmpty, !loop.reply.isEmpty {
+      let result = client.write(loop.reply.span)
+      written = result.written
+      if case .failed(let failure)? = result.stop { return failure }
+    }
+    login.output.append(loop.reply.span.extracting(written...))
+    loop.reply.removeAll(keepingCapacity: true)
+    return nil
+  }
+
+  private func follow(_ login: PreLogin, _ outcome: Heard.Outcome, on loop: isolated EventLoop) -> Next {
+    switch outcome {
+    case .wantsMore, .isBlocked: return .rest(.client(login))
+    case .upgrade:
+      // RFC 9051 §6.2.1, RFC 2595 §4: what stands behind the command was not said to a TLS server.
+      guard login.input.isEmpty else { return .end(.startTLSInjection) }
+      login.stage = .upgrading
+      return .go(.client(login))
+    case .authenticate: return authenticate(login, on: loop)
+    case .end(let why): return .go(.closing(Closing(login, SessionEnd(why), at: loop.now)))
+    case .failed(let failure): return .end(SessionEnd(client: failure))
+    }
+  }
+
+  /// The last words before a login. Under a handshake there is no way to say any.
+  func farewell(_ login: PreLogin, _ words: Farewell, _ end: SessionEnd, on loop: isolated EventLoop) -> Next {
+    switch login.stage {
+    case .handshake, .upgrading: return .end(end)
+    case .commands:
+      loop.reply.removeAll(keepingCapacity: true)
+      login.dialogue.farewell(words, &loop.reply)
+      login.output.append(loop.reply.span)
+      return .go(.closing(Closing(login, end, at: loop.now)))
+    }
+  }
+
+  // MARK: Route
+
+  private func authenticate(_ login: PreLogin, on loop: isolated EventLoop) -> Next {
+    record.login = login.draft.user
+    record.attempts += 1
+    record.backend = nil
+    if let fault = login.draft.fault() { return refuseLater(login, .malformed(fault), on: loop) }
+    return find(login, until: loop.now + loop.plan.settings.timeouts.lookup, on: loop)
+  }
+
+  private func find(_ login: PreLogin, until: UInt64, on loop: isolated EventLoop) -> Next {
+    let query = RouteQuery(user: login.draft.user, mailProtocol: record.listener.mailProtocol)
+    switch loop.routes.find(query) {
+    case .found(let route):
+      if let loginAs = route.loginAs { login.draft.renameUser(loginAs) }
+      record.backend = route.backend.name
+      return resolve(login, route, on: loop)
+    case .unknownUser: return refuseLater(login, .unknownUser, on: loop)
+    case .busy:
+      guard loop.now < until else { return refuse(login, .unavailable, .lookupBusy, on: loop) }
+      return .rest(.waiting(login, .map(until: until)))
+    case .failed(let source, let reason):
+      return refuse(login, .unavailable, .lookup(source: source, reason: reason), on: loop)
+    }
+  }
+
+  private func resolve(_ login: PreLogin, _ route: Route, on loop: isolated EventLoop) -> Next {
+    switch route.backend.host {
+    case .address(let address): return connect(login, route, .addresses([address]), on: loop)
+    case .name(let name):
+      let token = token
+      let known = loop.house.resolver.addresses(of: name, now: loop.now) { [loop] answer in
+        loop.post { $0.resolved(token, name, answer) }
+      }
+      guard let known else {
+        let until = loop.now + loop.plan.settings.timeouts.connect
+        return .rest(.waiting(login, .resolver(route, until: until)))
+      }
+      return connect(login, route, known, on: loop)
+    }
+  }
+
+  /// A wait may be over.
+  func waitOn(_ login: PreLogin, _ wait: Wait, on loop: isolated EventLoop) -> Next {
+    switch wait {
+    case .refusal(let refusal, let time):
+      guard loop.now >= time else { return .rest(.waiting(login, wait)) }
+      return conclude(login, refusal, on: loop)
+    case .map(let until): return find(login, until: until, on: loop)
+    case .resolver(_, let until):
+      guard loop.now >= until else { return .rest(.waiting(login, wait)) }
+      return refuse(login, .unavailable, .resolve("the resolver did not answer in time"), on: loop)
+    }
+  }
+
+  // MARK: Backend
+
+  func connect(_ login: PreLogin, _ route: Route, _ answer: Resolver.Answer, on loop: isolated EventLoop) -> Next {
+    switch answer {
+    case .addresses(let addresses):
+      let deadline = loop.now + loop.plan.settings.timeouts.backendLogin
+      return connect(login, route, addresses[...], deadline: deadline, .unreachable(SystemError(0)), on: loop)
+    case .failed(let reason): return refuse(login, .unavailable, .resolve(reason), on: loop)
+    }
+  }
+
+  /// Begins to connect to the first of `addresses` that can be tried; `failure` is what became of the one before.
+  private func connect(
+    _ login: PreLogin, _ route: Route, _ addresses: ArraySlice<SocketAddress>, deadline: UInt64,
+    _ failure: LoginFailure, on loop: isolated EventLoop
+  ) -> Next {
+    forgetBackend()
+    var others = addresses
+    var failure = failure
+    while let address = others.popFirst() {
+      switch Syscall.streamSocket(address.family) {
+      case .failure(let error) where error.isOutOfDescriptors || error.isOutOfMemory:
+        return refuse(login, .unavailable, .noSocket(error), on: loop)
+      case .failure(let error): failure = .unreachable(error)
+      case .success(let fd):
+        let transport = Transport(Descriptor(owning: fd))
+        _ = Syscall.setOption(transport.descriptor, .noDelay, 1)
+        KeepAlive.set(transport.descriptor)
+        if let error = Syscall.connect(transport.descriptor, to: address.with(port: route.backend.port)) {
+          failure = .unreachable(error)
+          continue
+        }
+        let connectDeadline = min(deadline, loop.now + loop.plan.settings.timeouts.connect)
+        return .rest(
+          .backend(
+            BackendLogin(
+              login, route, record.listener.mailProtocol, transport, others: others, deadline: deadline,
+              connectDeadline: connectDeadline)))
+      }
+    }
+    return refuse(login, .unavailable, failure, on: loop)
+  }
+
+  /// Talks to the backend until it has to wait.
+  func logIn(_ entered: consuming BackendLogin, on loop: isolated EventLoop) -> Next {
+    var backend = entered
+    if !backend.output.isEmpty, let error = backend.flush() { return isBroken(backend, error, on: loop) }
+    switch backend.transport.read(into: &loop.scratch) {
+    case .bytes(let count):
+      backend.isConnected = true
+      return hear(backend, count, on: loop)
+    case .blocked: return .rest(.backend(backend))
+    case .closed:
+      return refuse(backend.login, .unavailable, .backendClosed(backend.dialogue.doing), on: loop)
+    case .failed(.system(let error)): return isBroken(backend, error, on: loop)
+    case .failed(.tls): preconditionFailure("TLS to a backend")
+    }
+  }
+
+  /// Lets the dialogue answer what the backend said, `count` bytes of it in the loop's scratch.
+  private func hear(_ heard: consuming BackendLogin, _ count: Int, on loop: isolated EventLoop) -> Next {
+    var backend = heard
+    loop.reply.removeAll(keepingCapacity: true)
+    var action = BackendAction.read
+    if backend.input.isEmpty {
+      let consumed = backend.listen(loop.scratch.span(count), &loop.reply, &action)
+      backend.input.append(loop.scratch.span(count).extracting(consumed...))
+    } else {
+      backend.input.append(loop.scratch.span(count))
+      backend.listenAgain(&loop.reply, &action)
+    }
+    // The reply may hold the password.
+    let error = backend.say(loop.reply.span)
+    loop.reply.wipe()
+    switch action {
+    case .read, .proceed:
+      if let error { return isBroken(backend, error, on: loop) }
+      return .rest(.backend(backend))
+    case .accepted(let answer): return relay(backend, answer, on: loop)
+    case .refused(let refusal, let answer):
+      let said = answer.words
+      switch refusal {
+      case .credentials: return refuse(backend.login, refusal, .refused(said: said), on: loop)
+      case .backend, .unavailable, .misconfigured:
+        return refuse(backend.login, refusal, .refusedOtherwise(said: said), on: loop)
+      }
+    case .failed(let fault, let answer):
+      let refusal: LoginRefusal =
+        switch fault {
+        case .badGreeting, .protocolError: .unavailable
+        case .noMechanism: .misconfigured
+        }
+      return refuse(backend.login, refusal, .backendFault(fault, said: answer.words), on: loop)
+    }
+  }
+
+  /// The connection to the backend broke: before it stood, another address may do better.
+  private func isBroken(
+    _ broken: consuming BackendLogin, _ error: SystemError, on loop: isolated EventLoop
+  ) -> Next {
+    let backend = broken
+    guard !backend.isConnected else { return refuse(backend.login, .unavailable, .backendError(error), on: loop) }
+    return connect(
+      backend.login, backend.route, backend.others, deadline: backend.deadline, .unreachable(error), on: loop)
+  }
+
+  /// A deadline of the backend's was reached.
+  func backendIsLate(_ late: consuming BackendLogin, on loop: isolated EventLoop) -> Next {
+    var backend = late
+    guard loop.now < backend.deadline else {
+      return refuse(
+        backend.login, .unavailable,
+        backend.isConnected ? .backendTimeout(backend.dialogue.doing) : .connectTimeout, on: loop)
+    }
+    // That it connected causes no event of its own: the backend speaks first, and that is waited for.
+    if !backend.isConnected, Syscall.peerAddress(backend.transport.descriptor) != nil {
+      backend.isConnected = true
+      return .rest(.backend(backend))
+    }
+    return connect(backend.login, backend.route, backend.others, deadline: backend.deadline, .connectTimeout, on: loop)
+  }
+
+  // MARK: Verdict
+
+  /// The backend accepted: the dialogues and the password go, and what is left over is relayed first.
+  private func relay(_ accepted: consuming BackendLogin, _ answer: BackendAnswer, on loop: isolated EventLoop) -> Next {
+    let backend = accepted
+    let login = backend.login
+    record.isLoggedIn = true
+    record.loginTook = loop.now - record.began
+    _ = login.dialogue.conclude(.accepted(answer), &loop.reply)
+    login.output.append(loop.reply.span)
+    let early = backend.copyInput(to: &login.output)
+    var relay = Relay(backend.releaseTransport())
+    relay.down.queue = exchange(&login.output, with: ByteQueue())
+    relay.down.count = UInt64(early)
+    relay.up.queue = exchange(&login.input, with: ByteQueue())
+    relay.up.count = UInt64(relay.up.queue.count)
+    return .go(.relay(relay))
+  }
+
+  /// Refuses after a while, as a backend would that takes its time for a wrong password.
+  private func refuseLater(_ login: PreLogin, _ failure: LoginFailure, on loop: isolated EventLoop) -> Next {
+    note(failure, on: loop)
+    let time = loop.now + loop.plan.settings.timeouts.failureDelay
+    return .rest(.waiting(login, .refusal(.credentials, at: time)))
+  }
+
+  private func refuse(
+    _ login: PreLogin, _ refusal: LoginRefusal, _ failure: LoginFailure, on loop: isolated EventLoop
+  ) -> Next {
+    note(failure, on: loop)
+    return conclude(login, refusal, on: loop)
+  }
+
+  /// Tells the client that it is not logged in; it may go on.
+  private func conclude(_ login: PreLogin, _ refusal: LoginRefusal, on loop: isolated EventLoop) -> Next {
+    forgetBackend()
+    login.draft.reset()
+    loop.reply.removeAll(keepingCapacity: true)
+    let action = login.dialogue.conclude(.refused(refusal), &loop.reply)
+    login.output.append(loop.reply.span)
+    switch action {
+    case .end(let why): return .go(.closing(Closing(login, SessionEnd(why), at: loop.now)))
+    case .proceed, .read, .upgrade, .authenticate: return .go(.client(login))
+    }
+  }
+
+  /// One line for a login that did not succeed.
+  private func note(_ failure: LoginFailure, on loop: isolated EventLoop) {
+    record.lastFailure = failure.name
+    loop.house.log.line(failure.isTrouble ? .warning : .notice, "login-failed") { line in
+      record.addIdentity(to: &line)
+      line.add("login", record.login)
+      if let backend = record.backend { line.add("backend", backend) }
+      line.add("failure", failure.name)
+      if let detail = failure.detail { line.add("detail", detail) }
+    }
+  }
+}

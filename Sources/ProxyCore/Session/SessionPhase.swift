@@ -1,0 +1,234 @@
+/// Where a session stands. A phase owns resources; what was said is the dialogues' business.
+
+internal import Protocols
+
+enum SessionPhase: ~Copyable {
+  /// The conversation with the client, up to a login and after a refused one.
+  case client(PreLogin)
+  /// Waiting for the route: a locked map, a name being resolved, or the pause before a refusal.
+  case waiting(PreLogin, Wait)
+  /// Connecting to a backend and logging in there.
+  case backend(BackendLogin)
+  case relay(Relay)
+  /// The last words are said: waiting for the client to take them.
+  case closing(Closing)
+  case ended
+
+  /// What it is doing, for people and the log.
+  var doing: String {
+    switch self {
+    case .client(let login): login.stage.doing
+    case .waiting(_, let wait): wait.doing
+    case .backend(let login): login.doing
+    case .relay: "relaying"
+    case .closing: "saying goodbye"
+    case .ended: "nothing"
+    }
+  }
+
+  /// The login and its route, if it waits for the addresses of that name.
+  func resolving(_ name: String) -> (PreLogin, Route)? {
+    switch self {
+    case .waiting(let login, let wait): wait.route(to: name).map { (login, $0) }
+    case .client: nil
+    case .backend: nil
+    case .relay: nil
+    case .closing: nil
+    case .ended: nil
+    }
+  }
+
+  /// Whether the client waits for somebody else's word.
+  var isAwayFromClient: Bool {
+    // A case a line: the compiler does not match several of a type that can't be copied.
+    switch self {
+    case .waiting: true
+    case .backend: true
+    case .client: false
+    case .relay: false
+    case .closing: false
+    case .ended: false
+    }
+  }
+}
+
+/// What a session in `SessionPhase.waiting` waits for.
+enum Wait {
+  /// The time to tell a refusal.
+  case refusal(LoginRefusal, at: UInt64)
+  /// A map that a writer holds; asked again until the time given.
+  case map(until: UInt64)
+  /// A backend's addresses.
+  case resolver(Route, until: UInt64)
+
+  var doing: String {
+    switch self {
+    case .refusal: "delaying a refusal"
+    case .map: "waiting for a locked map"
+    case .resolver: "resolving the backend's name"
+    }
+  }
+
+  /// The route, if it is to that name, whose addresses are waited for.
+  fileprivate func route(to name: String) -> Route? {
+    switch self {
+    case .resolver(let route, _): route.backend.host == .name(name) ? route : nil
+    case .refusal, .map: nil
+    }
+  }
+
+  /// When it has to be looked at again.
+  func deadline(now: UInt64) -> UInt64 {
+    switch self {
+    case .refusal(_, let time): time
+    case .map(let until): min(until, now + Wait.mapPause)
+    case .resolver(_, let until): until
+    }
+  }
+
+  /// How often a locked map is tried.
+  private static let mapPause = Timeouts.milliseconds(50)
+}
+
+/// A session before its login is accepted: what the relay has no use for, and is freed then.
+final class PreLogin {
+  var dialogue: ClientDialogue
+  var draft = LoginDraft()
+  /// Bytes of the client's not consumed yet.
+  var input = ByteQueue()
+  /// What was said and not taken yet.
+  var output = ByteQueue()
+  var stage: Stage
+  /// The handshake waits for the socket to take more.
+  var handshakeWrites = false
+  /// When the whole login must be over, in the loop's nanoseconds.
+  let deadline: UInt64
+
+  enum Stage {
+    /// The TLS handshake, from the first byte or after STARTTLS.
+    case handshake
+    case commands
+    /// The answer to STARTTLS is on its way.
+    case upgrading
+
+    var doing: String {
+      switch self {
+      case .handshake: "TLS handshake with the client"
+      case .commands: "waiting for a command"
+      case .upgrading: "answering STARTTLS"
+      }
+    }
+  }
+
+  init(_ listener: Listener, limits: Limits, deadline: UInt64) {
+    dialogue = ClientDialogue(listener.mailProtocol, policy: listener.tls, limits: limits)
+    stage = listener.tls == .implicit ? .handshake : .commands
+    self.deadline = deadline
+  }
+}
+
+/// A login on its way through a backend.
+struct BackendLogin: ~Copyable {
+  let login: PreLogin
+  let route: Route
+  var transport: Transport
+  var dialogue: BackendDialogue
+  /// Bytes of the backend's not consumed yet.
+  var input = ByteQueue()
+  /// What was said and not taken yet; it may hold the password.
+  var output = ByteQueue()
+  /// Addresses not tried yet.
+  let others: ArraySlice<SocketAddress>
+  /// Whether the connection is known to stand.
+  var isConnected = false
+  /// When the backend must have answered.
+  let deadline: UInt64
+  /// When the connection must stand.
+  let connectDeadline: UInt64
+
+  init(
+    _ login: PreLogin, _ route: Route, _ mailProtocol: MailProtocol, _ transport: consuming Transport,
+    others: ArraySlice<SocketAddress>, deadline: UInt64, connectDeadline: UInt64
+  ) {
+    self.login = login
+    self.route = route
+    self.transport = transport
+    self.others = others
+    self.deadline = deadline
+    self.connectDeadline = connectDeadline
+    dialogue = BackendDialogue(mailProtocol, trust: .plaintextByConfiguration)
+  }
+
+  var doing: String { isConnected ? dialogue.doing.rawValue : "connecting to the backend" }
+
+  /// Lets the dialogue read one line after the other; returns how much it used up and leaves its last word in `action`.
+  mutating func listen(_ bytes: Span<UInt8>, _ reply: inout [UInt8], _ action: inout BackendAction) -> Int {
+    var consumed = 0
+    while consumed < bytes.count {
+      let step = dialogue.receive(bytes.extracting(consumed...), login.draft, &reply)
+      consumed += step.consumed
+      action = step.action
+      guard step.action == .proceed else { break }
+    }
+    return consumed
+  }
+
+  /// The same with what is kept in `input`.
+  mutating func listenAgain(_ reply: inout [UInt8], _ action: inout BackendAction) {
+    let kept = exchange(&input, with: ByteQueue())
+    let consumed = listen(kept.span, &reply, &action)
+    input.append(kept.span.extracting(consumed...))
+  }
+
+  /// Writes; what does not go is kept.
+  mutating func say(_ bytes: Span<UInt8>) -> SystemError? {
+    var written = 0
+    if output.isEmpty, bytes.count > 0 {
+      let result = transport.write(bytes)
+      written = result.written
+      if case .failed(.system(let error))? = result.stop { return error }
+    }
+    output.append(bytes.extracting(written...))
+    return nil
+  }
+
+  /// Writes what was kept.
+  mutating func flush() -> SystemError? {
+    let kept = exchange(&output, with: ByteQueue())
+    return say(kept.span)
+  }
+
+  /// Moves what the backend said and nobody read to `queue`; returns how much.
+  borrowing func copyInput(to queue: inout ByteQueue) -> Int {
+    queue.append(input.span)
+    return input.count
+  }
+
+  /// Gives the connection out; all else goes.
+  consuming func releaseTransport() -> Transport { transport }
+}
+
+/// A session whose last words are said.
+///
+/// Closing at once would lose them: bytes of the client's still unread make the kernel answer with a reset, and a reset
+/// makes the client's kernel throw away what it has not read.
+struct Closing: ~Copyable {
+  var output: ByteQueue
+  let end: SessionEnd
+  var isShutDown = false
+  /// Bytes read and thrown away.
+  var discarded = 0
+
+  let deadline: UInt64
+
+  init(_ login: PreLogin, _ end: SessionEnd, at now: UInt64) {
+    output = exchange(&login.output, with: ByteQueue())
+    self.end = end
+    deadline = now + Closing.patience
+  }
+
+  /// How long a client may take to read the last words.
+  private static let patience = Timeouts.seconds(5)
+  /// What a client may still send meanwhile.
+  static let mostDiscarded = 1 << 20
+}

@@ -1,0 +1,84 @@
+/// What is remembered of a session for its one line in the log. No secret is among it.
+
+internal import Protocols
+
+struct SessionRecord {
+  let id: SessionID
+  let peer: SocketAddress
+  let listener: Listener
+  /// In the loop's nanoseconds.
+  let began: UInt64
+  /// From the connection to the accepted login.
+  var loginTook: UInt64?
+  /// The name the client last gave.
+  var login: [UInt8] = []
+  /// Whether that name was accepted.
+  var isLoggedIn = false
+  var backend: String?
+  var attempts = 0
+  var lastFailure: String?
+  /// Bytes of the relay, as the client sent and received them; TLS is not counted.
+  var fromClient: UInt64 = 0
+  var toClient: UInt64 = 0
+
+  init(id: SessionID, peer: SocketAddress, listener: Listener, began: UInt64) {
+    self.id = id
+    self.peer = peer
+    self.listener = listener
+    self.began = began
+  }
+
+  /// The fields by which an event is told to be this session's.
+  func addIdentity(to line: inout LogLine) {
+    line.add("session", id.text)
+    line.add("protocol", listener.mailProtocol.rawValue)
+    line.add("peer", peer.description)
+    line.add("listener", listener.socket.address.description)
+  }
+
+  /// The session's line. `tls` is asked of the connection at its end: kept here, its words would cost an idle session
+  /// their memory.
+  func add(to line: inout LogLine, _ end: SessionEnd, doing: String, tls: TLSFacts?, at now: UInt64) {
+    addIdentity(to: &line)
+    line.add("tls", tls?.version ?? "none")
+    if let tls {
+      line.add("cipher", tls.cipher)
+      if tls.isResumed { line.add("resumed", "yes") }
+    }
+    if !login.isEmpty { line.add("login", login) }
+    if let backend { line.add("backend", backend) }
+    line.add("attempts", attempts)
+    if let lastFailure, !isLoggedIn { line.add("failure", lastFailure) }
+    line.add("in", fromClient)
+    line.add("out", toClient)
+    if let loginTook { line.add("login_ms", loginTook / 1_000_000) }
+    line.add("duration_ms", (now - began) / 1_000_000)
+    line.add("end", end.name)
+    line.add("blame", end.blame.rawValue)
+    line.add("doing", doing)
+    if let detail = end.detail { line.add("detail", detail) }
+  }
+}
+
+/// A session's name in the log: unique for as long as the logs are kept.
+struct SessionID: Equatable, Sendable {
+  /// 32 bits of seconds since 1970, 8 of the loop's number, 24 of a count.
+  private let raw: UInt64
+
+  init(second: Int, loop: Int, count: Int) {
+    raw = UInt64(UInt32(truncatingIfNeeded: second)) << 32 | UInt64(loop & 0xFF) << 24 | UInt64(count & 0xFF_FFFF)
+  }
+
+  /// Thirteen letters and digits of Crockford's base 32, in the order of time.
+  var text: String {
+    unsafe String(unsafeUninitializedCapacity: 13) { buffer in
+      for position in 0..<13 {
+        let shift = UInt64(60 - 5 * position)
+        unsafe buffer[position] = SessionID.digits[Int(raw >> shift & 0x1F)]
+      }
+      return 13
+    }
+  }
+
+  private static let digits = Array("0123456789abcdefghjkmnpqrstvwxyz".utf8)
+}

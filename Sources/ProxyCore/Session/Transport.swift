@@ -1,0 +1,86 @@
+/// A connection's bytes, in the clear or under TLS; the session above does not see the difference.
+
+struct Transport: ~Copyable {
+  let descriptor: Descriptor
+  private var tls: TLSSession?
+
+  init(_ descriptor: consuming Descriptor) { self.descriptor = descriptor }
+
+  /// Begins TLS as the server. False if there is no memory for it.
+  mutating func upgrade(_ context: TLSContext) -> Bool {
+    precondition(tls == nil, "TLS within TLS")
+    tls = TLSSession(server: context, on: descriptor)
+    return tls != nil
+  }
+
+  mutating func handshake() -> TLSSession.Handshake {
+    tls?.handshake() ?? .done
+  }
+
+  /// Reads into the whole of `scratch`, under TLS several records if they are there already.
+  mutating func read(into scratch: inout Scratch) -> IOResult {
+    guard isTLS else { return unsafe scratch.fill(from: 0) { unsafe Syscall.receive(descriptor, into: $0) } }
+    var count = 0
+    while scratch.size - count >= Transport.record {
+      switch unsafe scratch.fill(from: count, { unsafe tls?.read(into: $0) ?? .closed }) {
+      case .bytes(let more): count += more
+      // What stopped it is told again by the next read.
+      case let stop: return count > 0 ? .bytes(count) : stop
+      }
+      guard hasPending else { break }
+    }
+    return .bytes(count)
+  }
+
+  /// The most a TLS record holds (RFC 8446 §5.1).
+  private static let record = 16 << 10
+
+  private var isTLS: Bool {
+    switch tls {
+    case .some: true
+    case .none: false
+    }
+  }
+
+  /// Writes as much as goes.
+  mutating func write(_ bytes: Span<UInt8>) -> (written: Int, stop: IOResult?) {
+    var written = 0
+    while written < bytes.count {
+      let rest = bytes.extracting(written...)
+      switch tls?.write(rest) ?? Syscall.send(descriptor, rest) {
+      case .bytes(let count): written += count
+      case let stop: return (written, stop)
+      }
+    }
+    return (written, nil)
+  }
+
+  /// Whether bytes wait in TLS, of which the kernel knows nothing.
+  var hasPending: Bool {
+    switch tls {
+    case .some(let tls): tls.hasPending
+    case .none: false
+    }
+  }
+
+  /// Ends our direction.
+  mutating func shutdownWrite() {
+    tls?.sayGoodbye()
+    Syscall.shutdownWrite(descriptor)
+  }
+
+  /// What the log says of the connection's TLS.
+  var tlsFacts: TLSFacts? {
+    switch tls {
+    case .some(let tls): TLSFacts(version: tls.version, cipher: tls.cipher, isResumed: tls.isResumed)
+    case .none: nil
+    }
+  }
+}
+
+/// What the log says of a connection's TLS.
+package struct TLSFacts: Equatable, Sendable {
+  package let version: String
+  package let cipher: String
+  package let isResumed: Bool
+}

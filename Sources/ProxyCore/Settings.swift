@@ -1,0 +1,131 @@
+/// What the operator wants, as values that are known to make sense. Built by the program from its configuration file,
+/// or by a test; nothing here was read from a file or opened yet.
+
+package import Protocols
+
+package struct Settings: Equatable, Sendable {
+  package var listeners: [ListenerSettings]
+  package var certificate: CertificateSettings?
+  package var routes: [RouteSettings]
+  package var backends: [String: BackendSettings]
+  /// Event loops, one core each.
+  package var loops: Int
+  package var timeouts: Timeouts
+  package var limits: Limits
+  /// The most sessions at once; nil for what the descriptors allow.
+  package var sessions: Int?
+  package var log: LogSettings
+
+  package init(
+    listeners: [ListenerSettings], certificate: CertificateSettings? = nil, routes: [RouteSettings],
+    backends: [String: BackendSettings], loops: Int = 1, timeouts: Timeouts = Timeouts(), limits: Limits = Limits(),
+    sessions: Int? = nil, log: LogSettings = LogSettings()
+  ) {
+    self.listeners = listeners
+    self.certificate = certificate
+    self.routes = routes
+    self.backends = backends
+    self.loops = loops
+    self.timeouts = timeouts
+    self.limits = limits
+    self.sessions = sessions
+    self.log = log
+  }
+}
+
+/// Where clients connect, and how.
+package struct ListenerSettings: Equatable, Hashable, Sendable {
+  package let mailProtocol: MailProtocol
+  package let address: SocketAddress
+  package let tls: TLSPolicy
+  /// Where the configuration has it, for errors.
+  package let key: String
+
+  package init(mailProtocol: MailProtocol, address: SocketAddress, tls: TLSPolicy, key: String = "listeners") {
+    self.mailProtocol = mailProtocol
+    self.address = address
+    self.tls = tls
+    self.key = key
+  }
+}
+
+/// Paths of a PEM chain and its key.
+package struct CertificateSettings: Equatable, Sendable {
+  package let certificate: String
+  package let key: String
+
+  package init(certificate: String, key: String) {
+    self.certificate = certificate
+    self.key = key
+  }
+}
+
+/// One place that may know a user's backend. They are asked in order; the first that knows the user wins.
+package enum RouteSettings: Equatable, Sendable {
+  /// A SQLite file; without a query, with the tables of etc/schema.sql.
+  case sqlite(file: String, query: String?)
+  /// A file of patterns.
+  case regex(file: String)
+  /// Everybody.
+  case fixed(backend: String)
+}
+
+/// A mail server that users can be sent to.
+package struct BackendSettings: Equatable, Sendable {
+  package let host: Host
+  package let ports: [MailProtocol: UInt16]
+
+  package init(host: Host, ports: [MailProtocol: UInt16] = [:]) {
+    self.host = host
+    self.ports = ports
+  }
+}
+
+/// How long things may take, in nanoseconds.
+package struct Timeouts: Equatable, Sendable {
+  /// From the connection to the login, whatever the client says meanwhile. Dovecot: 180 s.
+  package var login = Timeouts.seconds(180)
+  /// For one TCP connection to a backend. nginx's and Dovecot's budget for all of a backend login is 60 s and 30 s.
+  package var connect = Timeouts.seconds(10)
+  /// From the route to the backend's answer. Dovecot's `login_proxy_timeout`: 30 s.
+  package var backendLogin = Timeouts.seconds(30)
+  /// Without a byte in either direction after the login. RFC 9051 §5.4: at least 30 minutes, of which a client in IDLE
+  /// uses 29.
+  package var idle = Timeouts.seconds(31 * 60)
+  /// Without a byte once one side has ended its direction. HAProxy's manual advises 30 s for `timeout client-fin`.
+  package var halfClosed = Timeouts.seconds(30)
+  /// For relays to end by themselves after a TERM.
+  package var shutdown = Timeouts.seconds(30)
+  /// Before a login that was refused without asking a backend is answered, so that guessing is slow and an unknown user
+  /// looks like a wrong password. Dovecot's `auth_failure_delay`: 2 s.
+  package var failureDelay = Timeouts.seconds(2)
+  /// For a map that is locked by a writer.
+  package var lookup = Timeouts.seconds(2)
+
+  package init() {}
+
+  package static func seconds(_ count: UInt64) -> UInt64 { count * 1_000_000_000 }
+  package static func milliseconds(_ count: UInt64) -> UInt64 { count * 1_000_000 }
+}
+
+/// Something in the settings that can't be used, found when it was opened.
+package struct SettingsError: Error, Equatable, Sendable {
+  /// The configuration key to blame, as the file has it: `tls.certificate`, `routes[1].regex`.
+  package let key: String
+  /// What is wrong and what was expected.
+  package let problem: String
+  /// Where in another file than the configuration, if it is there.
+  package let place: Place?
+
+  package struct Place: Equatable, Sendable {
+    package let file: String
+    package let line: Int
+    package let column: Int
+  }
+
+  package init(key: String, problem: String, place: Place? = nil) {
+    self.key = key
+    self.problem = problem
+    self.place = place
+  }
+}
