@@ -1,0 +1,42 @@
+/// `proxyd run`: serves until it is told to stop.
+
+internal import ArgumentParser
+internal import Dispatch
+internal import Logging
+internal import ProxyCore
+
+struct RunCommand: ParsableCommand {
+  static let configuration = CommandConfiguration(
+    commandName: "run", abstract: "Run the proxy in the foreground.",
+    discussion: """
+      SIGHUP reads the configuration, maps of patterns and certificates anew; what can't be used is refused and the \
+      old state kept. SIGTERM stops accepting and lets sessions end; SIGINT stops at once.
+      """)
+
+  @OptionGroup var config: ConfigOption
+
+  func run() throws {
+    let file = try config.load()
+    let log: Log
+    do throws(SystemError) { log = try Log(file.settings.log) } catch {
+      let error = SettingsError(key: "log.to", problem: "it can't be opened: \(error)")
+      throw fail(ConfigErrors(errors: [file.locate(error)]))
+    }
+    let proxy: Proxy
+    do throws(SettingsErrors) { proxy = try Proxy(file.settings, log: log) } catch { throw fail(file.locate(error)) }
+    let service = ServiceManager()
+    let signals = Signals(Changes(proxy: proxy, log: log, configFile: config.file, service: service))
+    proxy.start()
+    log.logger.notice(
+      "ready",
+      metadata: [
+        "version": "\(Proxyd.version)", "listeners": "\(proxy.addresses.map(\.description).joined(separator: ","))",
+        "loops": "\(file.settings.loops)",
+      ])
+    service.tell("READY=1")
+    proxy.waitUntilStopped()
+    signals.end()
+    log.logger.notice("stopped")
+    log.flush()
+  }
+}

@@ -1,0 +1,214 @@
+/// The one table of configuration keys. From it come the checks of a file's keys, `proxyd config explain`, the commented
+/// sample and the manual page proxyd.yaml(5); a key that is not here does not exist.
+
+/// A key, by its place in the file: `[]` stands for each entry of a list, `*` for each name of a map.
+struct ConfigKey: Sendable {
+  let path: String
+  let kind: Kind
+  /// What holds without the key; nil if it must be given.
+  let standard: String?
+  /// One sentence, then whatever else an operator needs.
+  let help: String
+  /// The lines of the sample file, for keys at the top; empty for all others.
+  var sample = ""
+
+  enum Kind: Sendable {
+    case map
+    case list
+    case text
+    /// Relative to the configuration file's folder.
+    case path
+    case address
+    case host
+    case port
+    case integer(ClosedRange<Int>)
+    /// Bytes.
+    case size(ClosedRange<Int>)
+    /// Nanoseconds.
+    case duration(ClosedRange<UInt64>)
+    case choice([String])
+
+    /// What is expected, in words that end an error.
+    var expected: String {
+      switch self {
+      case .map: "a map of keys"
+      case .list: "a list"
+      case .text: "a text"
+      case .path: "a file's path"
+      case .address: "an address with a port, as 192.0.2.1:143, [2001:db8::1]:143 or *:143"
+      case .host: "an address or a host name"
+      case .port: "a port, 1 to 65535"
+      case .integer(let range): "a number, \(range.lowerBound) to \(range.upperBound)"
+      case .size(let range): "a size, \(Size.text(range.lowerBound)) to \(Size.text(range.upperBound)), as 16k"
+      case .duration(let range):
+        "a time, \(Duration.text(range.lowerBound)) to \(Duration.text(range.upperBound)), as 500ms, 90s, 31m or 1h"
+      case .choice(let words): words.count == 1 ? words[0] : words.dropLast().joined(separator: ", ") + " or \(words[words.count - 1])"
+      }
+    }
+  }
+}
+
+enum ConfigKeys {
+  private static let second: UInt64 = 1_000_000_000
+  private static let hour = 3_600 * second
+
+  static let all: [ConfigKey] = [
+    ConfigKey(
+      path: "listeners", kind: .list, standard: nil,
+      help: "Where clients connect. Each entry has the three keys below.",
+      sample: """
+        listeners:
+          - { protocol: imap, address: "*:143", tls: starttls-required }
+          - { protocol: imap, address: "*:993", tls: implicit }
+          - { protocol: pop3, address: "*:110", tls: starttls-required }
+          - { protocol: pop3, address: "*:995", tls: implicit }
+        """),
+    ConfigKey(
+      path: "listeners[].protocol", kind: .choice(["imap", "pop3"]), standard: nil,
+      help: "The protocol spoken there."),
+    ConfigKey(
+      path: "listeners[].address", kind: .address, standard: nil,
+      help: "The address and port to listen on. `*` stands for every address, v4 and v6."),
+    ConfigKey(
+      path: "listeners[].tls", kind: .choice(["off", "starttls", "starttls-required", "implicit"]), standard: nil,
+      help: """
+        How TLS is used. off: not at all. starttls: offered, and a password is taken without it too. \
+        starttls-required: offered, and no password is taken without it. implicit: from the first byte.
+        """),
+    ConfigKey(
+      path: "tls", kind: .map, standard: "none",
+      help: "The certificate shown to clients. Needed unless every listener has `tls: off`.",
+      sample: "tls: { certificate: mail.crt, key: mail.key }"),
+    ConfigKey(
+      path: "tls.certificate", kind: .path, standard: nil,
+      help: "A PEM file with the certificate first and its intermediates behind it."),
+    ConfigKey(path: "tls.key", kind: .path, standard: nil, help: "The certificate's private key, PEM, without passphrase."),
+    ConfigKey(
+      path: "routes", kind: .list, standard: nil,
+      help: """
+        Where users' backends are looked up, with the name in lower case. The sources are asked in order and the first \
+        that knows the user wins. A source that can't be asked is a temporary failure for the client; it never counts as \
+        "not found".
+        """,
+      sample: """
+        routes:
+          - sqlite: map.db
+          - regex: routes.re
+          - default: a
+        """),
+    ConfigKey(
+      path: "routes[].sqlite", kind: .path, standard: "none",
+      help: """
+        A SQLite file with the tables `users` and `domains` (see schema.sql); a user's row beats its domain's. Or a map \
+        with the two keys below. Committed changes count at once, and so does a file that replaces this one.
+        """),
+    ConfigKey(
+      path: "routes[].sqlite.file", kind: .path, standard: nil, help: "The SQLite file, for a query of your own."),
+    ConfigKey(
+      path: "routes[].sqlite.query", kind: .text, standard: "the tables of schema.sql",
+      help: """
+        A SELECT that returns the backend and, if there is a second column, the name to log in with there. Parameters: \
+        :login (the whole name), :local and :domain (before and behind its last @), :protocol (imap or pop3).
+        """),
+    ConfigKey(
+      path: "routes[].regex", kind: .path, standard: "none",
+      help: """
+        A file with a rule a line, `PATTERN: [user@]backend`. A pattern (PCRE2) must match the whole name, letters \
+        compared without regard to case; $1 to $9 stand for its groups, $0 for the name. # begins a comment.
+        """),
+    ConfigKey(
+      path: "routes[].default", kind: .text, standard: "none", help: "The backend of everybody who comes this far."),
+    ConfigKey(
+      path: "backends", kind: .map, standard: "none",
+      help: "The mail servers, by the names that routes answer. A route may also answer host, host:port or [v6]:port.",
+      sample: """
+        backends:
+          a: { address: 127.0.0.1, ports: { imap: 20143, pop3: 20110 } }
+          b: { address: mail-b.example.net }
+        """),
+    ConfigKey(
+      path: "backends.*", kind: .map, standard: nil, help: "A backend's name: letters, digits, dots, dashes and underscores."),
+    ConfigKey(
+      path: "backends.*.address", kind: .host, standard: nil,
+      help: """
+        Its address, or its name, which is looked up again every 30 seconds of use; all its addresses, v4 and v6, are \
+        tried in turn.
+        """),
+    ConfigKey(
+      path: "backends.*.ports", kind: .map, standard: "{ imap: 143, pop3: 110 }", help: "Its ports, by protocol."),
+    ConfigKey(path: "backends.*.ports.imap", kind: .port, standard: "143", help: "Its IMAP port."),
+    ConfigKey(path: "backends.*.ports.pop3", kind: .port, standard: "110", help: "Its POP3 port."),
+    ConfigKey(
+      path: "loops", kind: .integer(1...256), standard: "one for each core",
+      help: "Event loops. Each uses up to one core. A change takes a restart.",
+      sample: "# loops: 2"),
+    ConfigKey(
+      path: "timeouts", kind: .map, standard: "as below", help: "How long things may take.",
+      sample: "# timeouts: { login: 180s, idle: 31m }"),
+    ConfigKey(
+      path: "timeouts.login", kind: .duration(second...hour), standard: "180s",
+      help: "From the connection to the login, whatever the client says meanwhile."),
+    ConfigKey(
+      path: "timeouts.connect", kind: .duration(100_000_000...600 * second), standard: "10s",
+      help: "For one TCP connection to a backend; a backend with several addresses has them tried in turn."),
+    ConfigKey(
+      path: "timeouts.backend-login", kind: .duration(100_000_000...600 * second), standard: "30s",
+      help: "From the route to the backend's answer, all its addresses together."),
+    ConfigKey(
+      path: "timeouts.idle", kind: .duration(second...168 * hour), standard: "31m",
+      help: "Without a byte in either direction after the login. Clients in IMAP IDLE are silent for 29 minutes."),
+    ConfigKey(
+      path: "timeouts.half-closed", kind: .duration(second...hour), standard: "30s",
+      help: "Without a byte once the client or the backend has closed its direction."),
+    ConfigKey(
+      path: "timeouts.shutdown", kind: .duration(0...24 * hour), standard: "30s",
+      help: "For sessions to end by themselves after SIGTERM."),
+    ConfigKey(
+      path: "timeouts.failure-delay", kind: .duration(0...60 * second), standard: "2s",
+      help: "Before a login is refused that no backend was asked about, so that guessing is slow."),
+    ConfigKey(
+      path: "timeouts.lookup", kind: .duration(0...60 * second), standard: "2s",
+      help: "For a SQLite file that a writer has locked."),
+    ConfigKey(
+      path: "limits", kind: .map, standard: "as below", help: "What clients may use.",
+      sample: "# limits: { sessions: 20000 }"),
+    ConfigKey(
+      path: "limits.sessions", kind: .integer(1...10_000_000), standard: "half of the open files allowed (ulimit -n)",
+      help: "Sessions at once; beyond it, connections wait in the kernel's queue."),
+    ConfigKey(
+      path: "limits.command", kind: .size(1_024...1_048_576), standard: "16k",
+      help: "A command before the login, with its literals."),
+    ConfigKey(
+      path: "limits.bad-commands", kind: .integer(1...1_000), standard: "3",
+      help: "Commands that are not understood before the connection is closed."),
+    ConfigKey(
+      path: "limits.failed-logins", kind: .integer(1...1_000), standard: "10",
+      help: "Refused logins before the connection is closed."),
+    ConfigKey(
+      path: "log", kind: .map, standard: "as below",
+      help: "What is logged. One line a session, at level info; see proxyd(8) for its fields.",
+      sample: "# log: { level: info, format: text, to: stderr }"),
+    ConfigKey(
+      path: "log.level", kind: .choice(["trace", "debug", "info", "notice", "warning", "error", "critical"]),
+      standard: "info", help: "The least urgent lines that are logged."),
+    ConfigKey(
+      path: "log.format", kind: .choice(["text", "json"]), standard: "text",
+      help: "text: key=value. json: an object a line. journald has its own."),
+    ConfigKey(
+      path: "log.to", kind: .text, standard: "stderr",
+      help: "stderr, journald, syslog (facility mail), or a file's path; a file is opened anew on SIGHUP."),
+  ]
+
+  /// The key at a place in the file, `listeners[3].tls`.
+  static func key(_ pattern: String) -> ConfigKey? { all.first { $0.path == pattern } }
+
+  /// The names that may stand below a place.
+  static func children(of pattern: String) -> [String] {
+    let prefix = pattern.isEmpty ? "" : pattern + "."
+    return all.compactMap { key in
+      guard key.path.hasPrefix(prefix) else { return nil }
+      let rest = key.path.dropFirst(prefix.count)
+      return rest.isEmpty || rest.contains(".") || rest.contains("[") ? nil : String(rest)
+    }
+  }
+}

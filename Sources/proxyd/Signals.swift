@@ -1,0 +1,66 @@
+/// What the program does on a signal.
+
+internal import Dispatch
+internal import Glibc
+internal import Logging
+internal import ProxyCore
+
+/// Listens to signals for as long as it is kept.
+struct Signals {
+  private let sources: [any DispatchSourceSignal]
+
+  init(_ changes: Changes) {
+    let queue = DispatchQueue(label: "proxyd.signals")
+    // A peer that is gone is an error of the write, not a signal; OpenSSL writes without MSG_NOSIGNAL.
+    signal(SIGPIPE, SIG_IGN)
+    sources = [
+      Signals.source(SIGHUP, queue) { changes.reload() },
+      Signals.source(SIGTERM, queue) { changes.stop(now: false) },
+      Signals.source(SIGINT, queue) { changes.stop(now: true) },
+    ]
+  }
+
+  func end() {
+    for source in sources { source.cancel() }
+  }
+
+  private static func source(
+    _ number: Int32, _ queue: DispatchQueue, _ body: @escaping @Sendable () -> Void
+  ) -> any DispatchSourceSignal {
+    signal(number, SIG_IGN)
+    let source = DispatchSource.makeSignalSource(signal: number, queue: queue)
+    source.setEventHandler { @Sendable in body() }
+    source.activate()
+    return source
+  }
+}
+
+/// The changes a running proxy goes through.
+struct Changes: Sendable {
+  let proxy: Proxy
+  let log: Log
+  let configFile: String
+  let service: ServiceManager
+
+  /// Goes over to what the configuration says now; if that can't be used, nothing changes.
+  func reload() {
+    service.tell("RELOADING=1\nMONOTONIC_USEC=\(ServiceManager.microseconds)")
+    do throws(ConfigErrors) {
+      let file = try ConfigFile(configFile)
+      do throws(SettingsErrors) { try proxy.reload(file.settings) } catch { throw file.locate(error) }
+      log.logger.notice(
+        "reloaded", metadata: ["listeners": "\(proxy.addresses.map(\.description).joined(separator: ","))"])
+    } catch {
+      for problem in error.errors {
+        log.logger.error("reload refused, the old configuration stays", metadata: ["problem": "\(problem)"])
+      }
+    }
+    service.tell("READY=1")
+  }
+
+  func stop(now: Bool) {
+    log.logger.notice(now ? "stopping at once" : "stopping", metadata: ["sessions": "\(proxy.sessions)"])
+    service.tell("STOPPING=1")
+    proxy.stop(now: now)
+  }
+}
