@@ -1,0 +1,465 @@
+"""Starts real Dovecot backends and a real proxyd on loopback ports, in a temporary folder, and ends them by pid.
+
+Everything waits for a condition and has a deadline; nothing sleeps and hopes."""
+import contextlib
+import os
+import pathlib
+import resource
+import shutil
+import signal
+import socket
+import sqlite3
+import ssl
+import subprocess
+import sys
+import tempfile
+import time
+import unittest
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+PROXYD = os.environ.get("PROXYD", str(ROOT / ".build" / "release" / "proxyd"))
+PASSWORD = 'pa ss"wo\\rd'
+DEADLINE = 20
+
+
+def wait_for(what, condition, seconds=DEADLINE):
+    """Returns the condition's first true value."""
+    end = time.monotonic() + seconds
+    while True:
+        value = condition()
+        if value:
+            return value
+        if time.monotonic() > end:
+            raise AssertionError(f"not within {seconds} s: {what}")
+        time.sleep(0.01)
+
+
+def free_port():
+    """A port nobody listens on, v4 or v6."""
+    for _ in range(100):
+        with socket.socket() as v4, socket.socket(socket.AF_INET6) as v6:
+            v4.bind(("127.0.0.1", 0))
+            port = v4.getsockname()[1]
+            try:
+                v6.bind(("::1", port))
+            except OSError:
+                continue
+            return port
+    raise AssertionError("no free port")
+
+
+def connects(port, host="127.0.0.1"):
+    with contextlib.suppress(OSError):
+        socket.create_connection((host, port), timeout=1).close()
+        return True
+    return False
+
+
+class Process:
+    """A child in its own process group, ended by pid."""
+
+    def __init__(self, argv, log, **options):
+        self.log_path = pathlib.Path(log)
+        self.log_file = open(log, "ab")
+        self.popen = subprocess.Popen([str(a) for a in argv], stdin=subprocess.DEVNULL, stdout=self.log_file,
+                                      stderr=self.log_file, start_new_session=True, **options)
+
+    @property
+    def pid(self):
+        return self.popen.pid
+
+    def log(self):
+        return self.log_path.read_text(errors="replace")
+
+    def is_running(self):
+        return self.popen.poll() is None
+
+    def send_signal(self, number):
+        self.popen.send_signal(number)
+
+    def stop(self, number=signal.SIGTERM, seconds=DEADLINE):
+        if self.is_running():
+            self.popen.send_signal(number)
+            try:
+                self.popen.wait(seconds)
+            except subprocess.TimeoutExpired:
+                self.popen.kill()
+                self.popen.wait()
+                raise AssertionError(f"{self.popen.args[0]} did not stop:\n{self.log()[-2000:]}")
+        self.log_file.close()
+        return self.popen.returncode
+
+
+DOVECOT = """
+base_dir = {dir}/run
+log_path = {dir}/dovecot.log
+auth_verbose = yes
+protocols = imap pop3
+listen = 127.0.0.1, ::1
+ssl = no
+disable_plaintext_auth = no
+auth_mechanisms = plain login
+auth_failure_delay = 0
+mail_location = maildir:{dir}/mail/%u
+mail_max_userip_connections = 2000
+first_valid_uid = 1
+default_process_limit = 1500
+default_client_limit = 4000
+passdb {{
+  driver = passwd-file
+  args = scheme=PLAIN {dir}/passwd
+}}
+userdb {{
+  driver = static
+  args = uid=mail gid=mail home={dir}/mail/%u
+}}
+service imap-login {{
+  service_count = 0
+  inet_listener imap {{
+    port = {imap}
+  }}
+  inet_listener imaps {{
+    port = 0
+  }}
+}}
+service pop3-login {{
+  service_count = 0
+  inet_listener pop3 {{
+    port = {pop3}
+  }}
+  inet_listener pop3s {{
+    port = 0
+  }}
+}}
+service anvil {{
+  unix_listener anvil-auth-penalty {{
+    mode = 0
+  }}
+}}
+service stats {{
+  unix_listener stats-writer {{
+    mode = 0
+  }}
+}}
+"""
+
+
+class Dovecot:
+    """A real backend. Every user it knows has the same password and a message that tells whose backend it is."""
+
+    def __init__(self, folder, name, users):
+        self.name = name
+        self.dir = pathlib.Path(folder) / f"dovecot-{name}"
+        self.dir.mkdir()
+        os.chmod(self.dir, 0o755)
+        self.imap, self.pop3 = free_port(), free_port()
+        (self.dir / "passwd").write_text("".join(f"{user}:{{PLAIN}}{PASSWORD}\n" for user in users))
+        for user in users:
+            self.deliver(user, f"Subject: this is backend {name}\r\n\r\nhello {user}\r\n".encode())
+        subprocess.run(["chown", "-R", "mail:mail", str(self.dir / "mail")], check=True)
+        self.process = None
+        self.start()
+
+    def deliver(self, user, message, number=1):
+        new = self.dir / "mail" / user / "new"
+        new.mkdir(parents=True, exist_ok=True)
+        for sibling in ("cur", "tmp"):
+            (new.parent / sibling).mkdir(exist_ok=True)
+        (new / f"{number}.test").write_bytes(message)
+
+    def start(self):
+        config = self.dir / "dovecot.conf"
+        config.write_text(DOVECOT.format(dir=self.dir, imap=self.imap, pop3=self.pop3))
+        self.process = Process(["/usr/sbin/dovecot", "-F", "-c", config], self.dir / "output.log")
+        try:
+            wait_for(f"Dovecot {self.name} listens",
+                     lambda: not self.process.is_running() or connects(self.imap) and connects(self.pop3))
+            if not self.process.is_running():
+                raise AssertionError(f"Dovecot {self.name} ended")
+        except AssertionError as error:
+            log = self.process.log() + self.log()
+            self.stop()
+            raise AssertionError(f"{error}\n{log}")
+
+    def log(self):
+        path = self.dir / "dovecot.log"
+        return path.read_text(errors="replace") if path.exists() else ""
+
+    def stop(self):
+        if self.process:
+            self.process.stop()
+            self.process = None
+
+
+class Proxy:
+    """A real proxyd. `config` is YAML with {names} for ports, which are chosen here."""
+
+    def __init__(self, folder, config, name="proxyd", **ports):
+        self.dir = pathlib.Path(folder)
+        self.ports = {key: free_port() for key in
+                      ("imap", "imaps", "pop3", "pop3s", "imap_required", "pop3_required", "imap_off", "pop3_off")}
+        self.ports.update(ports)
+        self.config = self.dir / f"{name}.yaml"
+        self.write(config)
+        self.log_path = self.dir / f"{name}.log"
+        self.process = None
+
+    def write(self, config):
+        self.config.write_text(config.format(**self.ports))
+
+    def start(self, **options):
+        self.process = Process([PROXYD, "run", "--config", self.config], self.log_path, **options)
+        self.wait_log("event=ready")
+        return self
+
+    @property
+    def pid(self):
+        return self.process.pid
+
+    def log(self):
+        return self.process.log()
+
+    def wait_log(self, text, count=1, seconds=DEADLINE):
+        def found():
+            if self.log().count(text) >= count:
+                return True
+            if not self.process.is_running():
+                raise AssertionError(f"proxyd ended before it said {text!r}:\n{self.log()}")
+            return False
+        try:
+            wait_for(f"proxyd says {text!r} {count} times", found, seconds)
+        except AssertionError as error:
+            raise AssertionError(f"{error}\n{self.log()[-3000:]}")
+
+    def reload(self):
+        before = self.log().count("event=reloaded")
+        self.process.send_signal(signal.SIGHUP)
+        self.wait_log("event=reloaded", before + 1)
+
+    def descriptors(self):
+        return len(os.listdir(f"/proc/{self.pid}/fd"))
+
+    def memory(self):
+        """KiB of anonymous memory."""
+        for line in open(f"/proc/{self.pid}/status"):
+            if line.startswith("RssAnon"):
+                return int(line.split()[1])
+        raise AssertionError("no RssAnon")
+
+    def sessions(self):
+        """The session lines of the log, as dicts."""
+        return [fields(line) for line in self.log().splitlines() if "event=session " in line]
+
+    def failures(self):
+        return [fields(line) for line in self.log().splitlines() if "event=login-failed " in line]
+
+    def wait_session(self, seconds=DEADLINE, **wanted):
+        """The first session line with these fields."""
+        def found():
+            for session in self.sessions():
+                if all(session.get(key) == value for key, value in wanted.items()):
+                    return session
+            return None
+        try:
+            return wait_for(f"a session line with {wanted}", found, seconds)
+        except AssertionError as error:
+            raise AssertionError(f"{error}\n{self.log()[-3000:]}")
+
+    def stop(self, number=signal.SIGTERM):
+        if self.process:
+            code = self.process.stop(number)
+            process, self.process = self.process, None
+            if code != 0:
+                raise AssertionError(f"proxyd ended with {code}:\n{process.log()[-3000:]}")
+
+
+def fields(line):
+    """key=value pairs of a log line, quotes taken off."""
+    import json
+    import re
+    return {key: json.loads(value) if value.startswith('"') else value
+            for key, value in re.findall(r'([\w-]+)=("(?:[^"\\]|\\.)*"|\S+)', line)}
+
+
+def make_certificate(folder, name="mail", days="30", *extra):
+    """An ECDSA certificate and its key; returns the paths."""
+    crt, key = pathlib.Path(folder) / f"{name}.crt", pathlib.Path(folder) / f"{name}.key"
+    subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days",
+                    days, "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1,IP:::1",
+                    "-keyout", key, "-out", crt, *extra], check=True, stderr=subprocess.DEVNULL)
+    return crt, key
+
+
+def make_map(path, users=(), domains=(), journal="WAL"):
+    """A SQLite map as an operator would make it with any tool."""
+    database = sqlite3.connect(path)
+    database.execute(f"PRAGMA journal_mode={journal}")
+    database.executescript((ROOT / "etc" / "schema.sql").read_text())
+    database.executemany("INSERT OR REPLACE INTO users(login, backend, login_as) VALUES(?, ?, ?)", users)
+    database.executemany("INSERT OR REPLACE INTO domains(domain, backend) VALUES(?, ?)", domains)
+    database.commit()
+    database.close()
+
+
+class Lines:
+    """A client that speaks lines over a socket, and waits for what it expects."""
+
+    def __init__(self, port, host="127.0.0.1", tls=False, context=None, timeout=DEADLINE):
+        self.socket = socket.create_connection((host, port), timeout=timeout)
+        self.buffer = b""
+        self.context = context or unverified()
+        if tls:
+            self.start_tls()
+
+    def start_tls(self):
+        self.socket = self.context.wrap_socket(self.socket, server_hostname="localhost")
+
+    def send(self, data):
+        self.socket.sendall(data if isinstance(data, bytes) else data.encode())
+
+    def line(self):
+        """The next line without its end; None if the peer closed."""
+        while b"\n" not in self.buffer:
+            data = self.socket.recv(65536)
+            if not data:
+                return None if not self.buffer else self._rest()
+            self.buffer += data
+        line, _, self.buffer = self.buffer.partition(b"\n")
+        return line.rstrip(b"\r").decode(errors="replace")
+
+    def _rest(self):
+        rest, self.buffer = self.buffer, b""
+        return rest.decode(errors="replace")
+
+    def until(self, prefix):
+        """All lines up to the one that begins with the prefix."""
+        lines = []
+        while True:
+            line = self.line()
+            if line is None:
+                raise AssertionError(f"closed before {prefix!r}: {lines}")
+            lines.append(line)
+            if line.startswith(prefix):
+                return lines
+
+    def ask(self, command, prefix):
+        self.send(command + "\r\n")
+        return self.until(prefix)
+
+    def closed(self):
+        """Whether the peer closes, whatever it says before."""
+        try:
+            while True:
+                data = self.socket.recv(65536)
+                if not data:
+                    return True
+                self.buffer += data
+        except ConnectionResetError:
+            return True
+
+    def close(self):
+        with contextlib.suppress(OSError):
+            self.socket.close()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.close()
+
+
+def unverified():
+    context = ssl.create_default_context()
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    return context
+
+
+def quoted(text):
+    """As an IMAP quoted string."""
+    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
+def imap_login(client, user, password=PASSWORD, tag="a"):
+    """Logs in after the greeting; returns the answer's last line."""
+    return client.ask(f"{tag} LOGIN {quoted(user)} {quoted(password)}", f"{tag} ")[-1]
+
+
+class FakeBackend:
+    """A backend that says what a test wrote down: a function of a connected socket, run in a thread."""
+
+    def __init__(self, behave):
+        import threading
+        self.socket = socket.create_server(("127.0.0.1", 0), backlog=64)
+        self.port = self.socket.getsockname()[1]
+        self.connections = []
+        self.behave = behave
+        self.thread = threading.Thread(target=self._serve, daemon=True)
+        self.thread.start()
+
+    def _serve(self):
+        import threading
+        while True:
+            try:
+                connection, _ = self.socket.accept()
+            except OSError:
+                return
+            self.connections.append(connection)
+            threading.Thread(target=self._run, args=(connection,), daemon=True).start()
+
+    def _run(self, connection):
+        with contextlib.suppress(OSError):
+            self.behave(connection)
+
+    def close(self):
+        self.socket.close()
+        for connection in self.connections:
+            with contextlib.suppress(OSError):
+                connection.close()
+
+
+class TemporaryFolder:
+    """A folder that goes with its test, unless KEEP is set."""
+
+    def __init__(self):
+        self.path = tempfile.mkdtemp(prefix="proxyd-test.")
+        os.chmod(self.path, 0o755)
+
+    def remove(self):
+        if os.environ.get("KEEP"):
+            print(f"kept: {self.path}", file=sys.stderr)
+        else:
+            shutil.rmtree(self.path, ignore_errors=True)
+
+
+class ProxyTest(unittest.TestCase):
+    """A test with a folder of its own and whatever it started, ended behind it."""
+
+    def setUp(self):
+        self.folder = TemporaryFolder()
+        self.addCleanup(self.folder.remove)
+        self.dir = pathlib.Path(self.folder.path)
+
+    def backend(self, name, users):
+        backend = Dovecot(self.dir, name, users)
+        self.addCleanup(backend.stop)
+        return backend
+
+    def fake(self, behave):
+        backend = FakeBackend(behave)
+        self.addCleanup(backend.close)
+        return backend
+
+    def proxy(self, config, name="proxyd", options=None, **ports):
+        proxy = Proxy(self.dir, config, name, **ports)
+        proxy.start(**(options or {}))
+        self.addCleanup(proxy.stop)
+        return proxy
+
+
+def raise_descriptor_limit():
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+raise_descriptor_limit()
