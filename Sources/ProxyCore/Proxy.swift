@@ -52,7 +52,7 @@ package final class Proxy: Sendable {
 
   /// The addresses listened on, with the ports the kernel chose where 0 was asked for.
   package var addresses: [SocketAddress] {
-    state.withLock { $0.current.plan.listeners.map(\.socket.address) }
+    state.withLock { $0.current.plan.listeners.map(\.listener.address) }
   }
 
   /// Sessions now.
@@ -66,6 +66,7 @@ package final class Proxy: Sendable {
       throw SettingsErrors([SettingsError(key: "log.to", problem: "it can't be opened: \(error)")])
     }
     tell(prepared.warnings)
+    if settings.loops != loops.count { tell([SettingsError(key: "loops", problem: "a change takes a restart")]) }
     house.admission.allow(settings.sessions ?? Admission.sessions(descriptors: Syscall.raiseDescriptorLimit()))
     state.withLock { $0.current = prepared }
     for loop in loops { loop.post { $0.adopt(prepared.plan) } }
@@ -90,6 +91,9 @@ package final class Proxy: Sendable {
   package func stop(now: Bool) {
     let grace = state.withLock { state in
       if state.busy == nil { state.busy = Set(loops.map(\.index)) }
+      let current = state.current
+      state.current = Prepared(
+        settings: current.settings, plan: current.plan.withoutListeners, context: current.context, warnings: [])
       return now ? 0 : state.current.settings.timeouts.shutdown
     }
     for loop in loops { loop.post { $0.retire() } }
@@ -126,10 +130,11 @@ package final class Proxy: Sendable {
     }
     // Sockets come last: a port is not taken for settings that can't be used.
     guard errors.isEmpty, let routes else { throw SettingsErrors(errors) }
-    let listeners = try listen(settings, tls.context, predecessor)
-    let plan = LoopPlan(listeners: listeners, routes: routes, settings: settings)
+    let bound = try listen(settings, tls.context, predecessor)
+    let plan = LoopPlan(listeners: bound.listeners, routes: routes, settings: settings)
     return Prepared(
-      settings: settings, plan: plan, context: tls.context, warnings: routes.warnings + tls.warnings)
+      settings: settings, plan: plan, context: tls.context,
+      warnings: routes.warnings + tls.warnings + bound.warnings)
   }
 
   private static func context(
@@ -159,29 +164,33 @@ package final class Proxy: Sendable {
   /// Opens the sockets that are not open yet; those of the predecessor are used further.
   private static func listen(
     _ settings: Settings, _ context: TLSContext?, _ predecessor: Prepared?
-  ) throws(SettingsErrors) -> [Listener] {
+  ) throws(SettingsErrors) -> (listeners: [BoundListener], warnings: [SettingsError]) {
     var open = predecessor?.plan.listeners.map(\.socket) ?? []
-    var listeners: [Listener] = []
+    var listeners: [BoundListener] = []
+    var warnings: [SettingsError] = []
     var errors: [SettingsError] = []
     for wanted in settings.listeners {
       if let known = open.firstIndex(where: { $0.wanted == wanted.address }) {
-        listeners.append(Listener(open.remove(at: known), wanted, context))
+        listeners.append(BoundListener(open.remove(at: known), wanted, context))
         continue
       }
       do throws(SystemError) {
-        listeners.append(Listener(try ListeningSocket(wanted.address), wanted, context))
+        listeners.append(BoundListener(try ListeningSocket(wanted.address), wanted, context))
       } catch {
         let problem = "\(wanted.address) can't be listened on: \(error)"
-        errors.append(SettingsError(key: "\(wanted.key).address", problem: problem))
+        let found = SettingsError(key: "\(wanted.key).address", problem: problem)
+        if wanted.isAny, error.isUnknownFamily { warnings.append(found) } else { errors.append(found) }
       }
     }
     guard errors.isEmpty else { throw SettingsErrors(errors) }
-    return listeners
+    return (listeners, warnings)
   }
 
   private func tell(_ warnings: [SettingsError]) {
     for warning in warnings {
-      house.log.logger.warning("configuration", metadata: ["key": "\(warning.key)", "problem": "\(warning.problem)"])
+      let place = warning.place.map { "\($0.file):\($0.line): " } ?? ""
+      house.log.logger.warning(
+        "configuration", metadata: ["key": "\(warning.key)", "problem": "\(place)\(warning.problem)"])
     }
   }
 }

@@ -15,11 +15,13 @@ package struct Settings: Equatable, Sendable {
   /// The most sessions at once; nil for what the descriptors allow.
   package var sessions: Int?
   package var log: LogSettings
+  /// Whom the process becomes once its ports are bound; nil to stay.
+  package var user: UserSettings?
 
   package init(
     listeners: [ListenerSettings], certificate: CertificateSettings? = nil, routes: [RouteSettings],
     backends: [String: BackendSettings], loops: Int = 1, timeouts: Timeouts = Timeouts(), limits: Limits = Limits(),
-    sessions: Int? = nil, log: LogSettings = LogSettings()
+    sessions: Int? = nil, log: LogSettings = LogSettings(), user: UserSettings? = nil
   ) {
     self.listeners = listeners
     self.certificate = certificate
@@ -30,6 +32,7 @@ package struct Settings: Equatable, Sendable {
     self.limits = limits
     self.sessions = sessions
     self.log = log
+    self.user = user
   }
 }
 
@@ -40,12 +43,29 @@ package struct ListenerSettings: Equatable, Hashable, Sendable {
   package let tls: TLSPolicy
   /// Where the configuration has it, for errors.
   package let key: String
+  /// Whether it is one of the addresses that `*` stands for, which a kernel without IPv6 does not have.
+  package let isAny: Bool
 
-  package init(mailProtocol: MailProtocol, address: SocketAddress, tls: TLSPolicy, key: String = "listeners") {
+  package init(
+    mailProtocol: MailProtocol, address: SocketAddress, tls: TLSPolicy, key: String = "listeners", isAny: Bool = false
+  ) {
     self.mailProtocol = mailProtocol
     self.address = address
     self.tls = tls
     self.key = key
+    self.isAny = isAny
+  }
+}
+
+/// Whom a process that was started by root becomes.
+package struct UserSettings: Equatable, Sendable {
+  package let user: String
+  /// Nil for the user's own group.
+  package let group: String?
+
+  package init(user: String, group: String?) {
+    self.user = user
+    self.group = group
   }
 }
 

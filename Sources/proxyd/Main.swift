@@ -17,7 +17,8 @@ struct Proxyd: ParsableCommand {
 
 /// The option that names the configuration.
 struct ConfigOption: ParsableArguments {
-  @Option(name: [.short, .customLong("config")], help: "The configuration file.", completion: .file(extensions: ["yaml"]))
+  @Option(
+    name: [.short, .customLong("config")], help: "The configuration file.", completion: .file(extensions: ["yaml"]))
   var file: String
 
   /// Reads the file, or says all that is wrong with it and ends the program.

@@ -11,13 +11,18 @@ struct Signals {
 
   init(_ changes: Changes) {
     let queue = DispatchQueue(label: "proxyd.signals")
-    // A peer that is gone is an error of the write, not a signal; OpenSSL writes without MSG_NOSIGNAL.
-    signal(SIGPIPE, SIG_IGN)
     sources = [
       Signals.source(SIGHUP, queue) { changes.reload() },
       Signals.source(SIGTERM, queue) { changes.stop(now: false) },
       Signals.source(SIGINT, queue) { changes.stop(now: true) },
     ]
+  }
+
+  /// For the time before they are handled: a reload asked for meanwhile is what happens anyway.
+  static func ignoreUntilHandled() {
+    signal(SIGHUP, SIG_IGN)
+    // A peer that is gone is an error of the write, not a signal; OpenSSL writes without MSG_NOSIGNAL.
+    signal(SIGPIPE, SIG_IGN)
   }
 
   func end() {

@@ -1,3 +1,6 @@
+// swift-format-ignore-file: NeverForceUnwrap
+// A test that unwraps nil fails, which is what it is for.
+
 import Testing
 
 @testable import Protocols

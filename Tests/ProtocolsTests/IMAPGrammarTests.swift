@@ -24,7 +24,8 @@ struct IMAPGrammarTests {
     ("a NOOP  ", "! arguments"), ("a LOGIN  alice x", "! arguments"),
     ("a LOGIN \"alice", "! arguments"), ("a LOGIN \"a\\lice\" x", "! arguments"), ("a LOGIN \"a\\", "! arguments"),
     ("a LOGIN \"a\rb\" x", "! arguments"), ("a LOGIN a\"b x", "! arguments"), ("a LOGIN (a) x y", "! arguments"),
-    ("a ID (\"k\" (\"k\" NIL))", "! arguments"), ("a ID (\"k\"  NIL)", "! arguments"), ("a ID (\"k\" NIL", "! arguments"),
+    ("a ID (\"k\" (\"k\" NIL))", "! arguments"), ("a ID (\"k\"  NIL)", "! arguments"),
+    ("a ID (\"k\" NIL", "! arguments"),
     ("a LOGIN {3}\r\nab", "! arguments"), ("a LOGIN {x}\r\nabc d", "! arguments"), ("a LOGIN {3", "! arguments"),
     ("a LOGIN {3+\r\nabc x", "! arguments"), ("a LOGIN alice\tx y", "! arguments"),
   ])

@@ -217,7 +217,8 @@ struct ClientPlayer: ~Copyable {
       }
     let name = String(decoding: draft.name, as: UTF8.self)
     let password = String(decoding: draft.password.span.array, as: UTF8.self)
-    let other = draft.authorizationIdentity.isEmpty ? "" : " for " + String(decoding: draft.authorizationIdentity, as: UTF8.self)
+    let other =
+      draft.authorizationIdentity.isEmpty ? "" : " for " + String(decoding: draft.authorizationIdentity, as: UTF8.self)
     let fault = draft.fault().map { " (\($0.rawValue))" } ?? ""
     return "\(method) \(name) \(password)\(other)\(fault)"
   }
@@ -314,7 +315,8 @@ struct BackendPlayer: ~Copyable {
   }
 
   private func text(_ answer: BackendAnswer) -> String {
-    answer.words + (answer.untagged.isEmpty ? "" : " after " + String(decoding: answer.untagged.dropLast(2), as: UTF8.self))
+    answer.words
+      + (answer.untagged.isEmpty ? "" : " after " + String(decoding: answer.untagged.dropLast(2), as: UTF8.self))
   }
 
   /// `draft command|PLAIN|LOGIN name password [authorization identity]`, with the transcript's escapes and `_` for a

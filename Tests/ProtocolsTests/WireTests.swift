@@ -24,7 +24,9 @@ struct Base64Tests {
     if let expected { #expect(decoded == Array(expected.utf8)) }
   }
 
-  @Test(arguments: ["Z", "Zg", "Zg=", "Zg===", "=", "====", "Zh==", "Zm9=", "Zm8=Zm8=", "Zm 8", "Zm9v\r\n", "Zm9-", "*", "Z===", "é==="])
+  @Test(arguments: [
+    "Z", "Zg", "Zg=", "Zg===", "=", "====", "Zh==", "Zm9=", "Zm8=Zm8=", "Zm 8", "Zm9v\r\n", "Zm9-", "*", "Z===", "é===",
+  ])
   func refuses(_ text: String) {
     var secret = Secret()
     let works = Base64.decode(Array(text.utf8).span, into: &secret)
@@ -124,7 +126,8 @@ struct LoginDraftTests {
   @Test(arguments: [
     ("alice", "secret", "", nil), ("", "secret", "", LoginFault.emptyName), ("al\u{1}ice", "x", "", .badCharacters),
     ("alice\r\nDELE 1", "x", "", .badCharacters), ("alice", "pw\r\nDELE 1", "", .badCharacters),
-    ("alice", "pw\n", "", .badCharacters), ("alice", "p\0w", "", .badCharacters), ("alice", "x", "b\0b", .badCharacters),
+    ("alice", "pw\n", "", .badCharacters), ("alice", "p\0w", "", .badCharacters),
+    ("alice", "x", "b\0b", .badCharacters),
     ("alice", "pa\u{7}ss\tword", "", nil), ("grün", "grüße", "", nil), ("alice", "", "", nil),
   ])
   func faults(_ name: String, _ password: String, _ authorization: String, _ expected: LoginFault?) {

@@ -61,7 +61,9 @@ package struct IMAPBackendDialogue: Equatable, Sendable {
   // MARK: Lines
 
   private mutating func needLine(_ input: Span<UInt8>, _ next: State) -> BackendStep {
-    guard input.count <= Limits.backendLine else { return fail(.protocolError, input.extracting(first: 80), input.count) }
+    guard input.count <= Limits.backendLine else {
+      return fail(.protocolError, input.extracting(first: 80), input.count)
+    }
     state = next
     return BackendStep(0, .read)
   }

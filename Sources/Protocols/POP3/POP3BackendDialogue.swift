@@ -54,7 +54,9 @@ package struct POP3BackendDialogue: Equatable, Sendable {
   }
 
   private mutating func needLine(_ input: Span<UInt8>, _ next: State) -> BackendStep {
-    guard input.count <= Limits.backendLine else { return fail(.protocolError, input.extracting(first: 80), input.count) }
+    guard input.count <= Limits.backendLine else {
+      return fail(.protocolError, input.extracting(first: 80), input.count)
+    }
     state = next
     return BackendStep(0, .read)
   }

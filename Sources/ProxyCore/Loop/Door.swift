@@ -28,7 +28,7 @@ struct Door {
   /// When it is opened again; `.max` if not by time.
   var reopens: UInt64 { if case .shut(let until) = state { until } else { .max } }
 
-  mutating func open(_ listeners: [Listener], _ polls: borrowing PollSet) {
+  mutating func open(_ listeners: [BoundListener], _ polls: borrowing PollSet) {
     switch state {
     case .retired, .open: return
     case .closed, .shut: break
@@ -40,7 +40,7 @@ struct Door {
     }
   }
 
-  mutating func close(_ listeners: [Listener], _ polls: borrowing PollSet) {
+  mutating func close(_ listeners: [BoundListener], _ polls: borrowing PollSet) {
     switch state {
     case .open: for listener in listeners { polls.unwatch(listener.socket.descriptor) }
     case .shut, .closed: break
@@ -51,14 +51,14 @@ struct Door {
 
   /// Rests until `until`. The listeners leave the epoll set: watched and not accepted from, they would spin.
   mutating func shut(
-    _ listeners: [Listener], _ polls: borrowing PollSet, until: UInt64, _ house: House, _ lack: Lack
+    _ listeners: [BoundListener], _ polls: borrowing PollSet, until: UInt64, _ house: House, _ lack: Lack
   ) {
     close(listeners, polls)
     state = .shut(until: until)
     house.tellLack(lack, at: until)
   }
 
-  mutating func reopen(_ listeners: [Listener], _ polls: borrowing PollSet) { open(listeners, polls) }
+  mutating func reopen(_ listeners: [BoundListener], _ polls: borrowing PollSet) { open(listeners, polls) }
 
   mutating func retire() { state = .retired }
 }

@@ -223,6 +223,7 @@ package actor EventLoop {
     sessions.remove(token)
     deadlines.set(token.index, .max)
     house.admission.leave()
+    house.sessionEnded()
     if door.isShutForLack { door.reopen(plan.listeners, polls) }
     if sessions.count == 0 { house.loopIsEmpty(index) }
   }
@@ -241,6 +242,7 @@ package actor EventLoop {
   package func retire() {
     door.close(plan.listeners, polls)
     door.retire()
+    plan = plan.withoutListeners
     for session in sessions.all { session.retire(on: self) }
     if sessions.count == 0 { house.loopIsEmpty(index) }
   }
@@ -252,17 +254,19 @@ package actor EventLoop {
 
   private func accept(_ token: Token) {
     guard token.index < plan.listeners.count, door.isOpen else { return }
-    let listener = plan.listeners[token.index]
+    let bound = plan.listeners[token.index]
     for _ in 0..<EventLoop.mostHandshakes {
-      guard house.admission.enter() else { return door.shut(plan.listeners, polls, until: now + Door.pause, house, .limit) }
-      switch Syscall.accept(listener.socket.descriptor) {
-      case .success(let (fd, peer)): adopt(Descriptor(owning: fd), peer, listener)
+      guard house.admission.enter() else {
+        return door.shut(plan.listeners, polls, until: now + Door.pause, house, .limit)
+      }
+      switch Syscall.accept(bound.socket.descriptor) {
+      case .success(let (fd, peer)): adopt(Descriptor(owning: fd), peer, bound.listener)
       case .failure(let error):
         house.admission.leave()
         if error.isOutOfDescriptors || error.isOutOfMemory {
           return door.shut(plan.listeners, polls, until: now + Door.pause, house, .lack(error))
         }
-        // A connection that died in the queue; the next may be well.
+      // A connection that died in the queue; the next may be well.
       case nil:
         house.admission.leave()
         return
@@ -288,6 +292,9 @@ package actor EventLoop {
     now = clock.now
     sessions[token]?.resolved(answer, of: name, on: self)
   }
+
+  /// The epoll set, for a test that plays the kernel.
+  var pollSet: Int32 { polls.descriptor.raw }
 
   /// Begins a session on a connection that a test made.
   package func adoptForTest(_ descriptor: consuming Descriptor, _ listener: Listener) {

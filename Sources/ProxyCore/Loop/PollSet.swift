@@ -35,7 +35,8 @@ struct PollSet: ~Copyable {
   }
 
   /// Changes what is watched; nil for not at all. The kernel is asked only if something changes.
-  func watch(_ descriptor: borrowing Descriptor, _ token: Token, from old: Interest?, to new: Interest?) -> SystemError? {
+  func watch(_ descriptor: borrowing Descriptor, _ token: Token, from old: Interest?, to new: Interest?) -> SystemError?
+  {
     guard old != new else { return nil }
     let set = self.descriptor.raw
     let operation: PollOperation = old == nil ? .add : new == nil ? .remove : .modify

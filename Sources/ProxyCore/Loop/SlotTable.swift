@@ -17,7 +17,9 @@ struct Token: Hashable, Sendable {
   init(raw: UInt64) { self.raw = raw }
 
   var role: Role {
-    guard let role = Role(rawValue: raw & 0xF) else { preconditionFailure("an event with a token that is none of ours") }
+    guard let role = Role(rawValue: raw & 0xF) else {
+      preconditionFailure("an event with a token that is none of ours")
+    }
     return role
   }
   var index: Int { Int(raw >> 4 & 0xFFF_FFFF) }

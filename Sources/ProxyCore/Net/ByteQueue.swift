@@ -39,7 +39,8 @@ struct ByteQueue: ~Copyable {
     reserve(bytes.count)
     unsafe bytes.withUnsafeBytes { source in
       // SAFETY: `reserve` made room behind `end`, and a queue never holds the span it is given.
-      unsafe memory?.advanced(by: Int(end)).copyMemory(from: source.baseAddress!, byteCount: source.count)
+      guard let base = source.baseAddress else { return }
+      unsafe memory?.advanced(by: Int(end)).copyMemory(from: base, byteCount: source.count)
     }
     end += UInt32(bytes.count)
   }

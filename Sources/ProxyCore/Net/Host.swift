@@ -48,7 +48,8 @@ package struct HostPort: Hashable, Sendable {
 
   package init?(_ text: String) {
     if text.hasPrefix("[") {
-      guard let close = text.firstIndex(of: "]"), case .address(let address)? = Host(String(text.dropFirst().prefix(upTo: close))),
+      guard let close = text.firstIndex(of: "]"),
+        case .address(let address)? = Host(String(text.dropFirst().prefix(upTo: close))),
         address.family == .v6
       else { return nil }
       let rest = text[text.index(after: close)...]

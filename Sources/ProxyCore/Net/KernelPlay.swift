@@ -5,7 +5,7 @@ internal import Glibc
 internal import Synchronization
 
 package enum KernelPlay {
-  package enum Call: Hashable, Sendable { case receive, send, accept, socket, connect }
+  package enum Call: Hashable, Sendable { case receive, send, accept, socket, connect, watch }
 
   #if DEBUG
     private static let script = Mutex<[Key: [IOResult]]>([:])
@@ -15,7 +15,7 @@ package enum KernelPlay {
       let fd: Int32
     }
 
-    /// The next calls on that descriptor (-1 for calls that make one) get these results, in order.
+    /// The next calls on that descriptor (a family for calls that make one) get these results, in order.
     package static func write(_ call: Call, on fd: Int32, _ results: [IOResult]) {
       script.withLock { $0[Key(call: call, fd: fd), default: []].append(contentsOf: results) }
     }

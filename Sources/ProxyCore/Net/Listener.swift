@@ -28,19 +28,31 @@ package final class ListeningSocket: Sendable {
   }
 }
 
-/// A listening socket with the settings of one configuration.
+/// What the operator wants of a listening socket. Sessions keep it; they must not keep the socket, which would stay open,
+/// and accept for nobody, as long as one of them lasts.
 package final class Listener: Sendable {
-  package let socket: ListeningSocket
   package let mailProtocol: MailProtocol
   package let tls: TLSPolicy
+  package let address: SocketAddress
   let context: TLSContext?
 
-  package init(_ socket: ListeningSocket, _ settings: ListenerSettings, _ context: TLSContext?) {
+  package init(_ settings: ListenerSettings, at address: SocketAddress, _ context: TLSContext?) {
     precondition(settings.tls == .off || context != nil, "a listener with TLS and no certificate")
-    self.socket = socket
     mailProtocol = settings.mailProtocol
     tls = settings.tls
+    self.address = address
     self.context = context
+  }
+}
+
+/// A socket and what is wanted of it, in one configuration.
+package struct BoundListener: Sendable {
+  package let socket: ListeningSocket
+  package let listener: Listener
+
+  package init(_ socket: ListeningSocket, _ settings: ListenerSettings, _ context: TLSContext?) {
+    self.socket = socket
+    listener = Listener(settings, at: socket.address, context)
   }
 }
 

@@ -58,8 +58,10 @@ package struct SocketAddress: Hashable, Sendable {
       }
       var address = v6.sin6_addr
       let (high, low) = unsafe withUnsafeBytes(of: &address) {
-        unsafe (UInt64(bigEndian: $0.loadUnaligned(as: UInt64.self)),
-          UInt64(bigEndian: $0.loadUnaligned(fromByteOffset: 8, as: UInt64.self)))
+        unsafe (
+          UInt64(bigEndian: $0.loadUnaligned(as: UInt64.self)),
+          UInt64(bigEndian: $0.loadUnaligned(fromByteOffset: 8, as: UInt64.self))
+        )
       }
       let port = UInt16(bigEndian: v6.sin6_port)
       if high == 0, low >> 32 == 0xFFFF {
@@ -86,8 +88,10 @@ package struct SocketAddress: Hashable, Sendable {
     let scope = parts.count == 2 ? unsafe if_nametoindex(String(parts[1])) : 0
     guard parts.count == 1 || scope != 0 else { return nil }
     let (high, low) = unsafe withUnsafeBytes(of: &v6) {
-      unsafe (UInt64(bigEndian: $0.loadUnaligned(as: UInt64.self)),
-        UInt64(bigEndian: $0.loadUnaligned(fromByteOffset: 8, as: UInt64.self)))
+      unsafe (
+        UInt64(bigEndian: $0.loadUnaligned(as: UInt64.self)),
+        UInt64(bigEndian: $0.loadUnaligned(fromByteOffset: 8, as: UInt64.self))
+      )
     }
     self.init(high: high, low: low, scope: scope, port: port)
   }

@@ -14,6 +14,8 @@ package struct SystemError: Error, Equatable, Sendable, CustomStringConvertible 
     unsafe String(cString: strerror(code))
   }
 
+  /// The kernel does not know this kind of address.
+  var isUnknownFamily: Bool { code == EAFNOSUPPORT || code == EADDRNOTAVAIL }
   /// No descriptor is left, for the process or for the system.
   var isOutOfDescriptors: Bool { code == EMFILE || code == ENFILE }
   /// The user's limit of watched descriptors is reached (epoll_ctl(2)).
@@ -158,7 +160,7 @@ enum Syscall {
   // MARK: Sockets
 
   static func streamSocket(_ family: SocketAddress.Family) -> Result<Int32, SystemError> {
-    if let played = KernelPlay.error(of: .socket, on: -1) { return .failure(played) }
+    if let played = KernelPlay.error(of: .socket, on: family.raw) { return .failure(played) }
     return call { Int(linux_stream_socket(family.raw)) }.map(Int32.init)
   }
 
@@ -279,6 +281,12 @@ enum Syscall {
   /// Gives memory that is free back to the system; glibc keeps what a peak of sessions needed.
   static func trimMemory() { _ = malloc_trim(0) }
 
+  /// Becomes another user for good: groups first, while the right to change them is there.
+  static func become(_ user: uid_t, _ group: gid_t, named name: String) -> SystemError? {
+    failure(call { unsafe Int(initgroups(name, group)) }) ?? failure(call { Int(setgid(group)) })
+      ?? failure(call { Int(setuid(user)) })
+  }
+
   // MARK: Polling
 
   static func makeEpoll() -> Result<Int32, SystemError> { call { Int(linux_epoll_create()) }.map(Int32.init) }
@@ -289,7 +297,8 @@ enum Syscall {
   static func control(
     _ set: Int32, _ operation: PollOperation, _ fd: Int32, events: UInt32, token: UInt64
   ) -> SystemError? {
-    failure(call { Int(linux_epoll_ctl(set, operation.raw, fd, events, token)) })
+    if operation == .add, let played = KernelPlay.error(of: .watch, on: set) { return played }
+    return failure(call { Int(linux_epoll_ctl(set, operation.raw, fd, events, token)) })
   }
 
   /// Fills `events` and returns how many. A signal ends the wait with none.

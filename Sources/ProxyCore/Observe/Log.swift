@@ -11,7 +11,7 @@ package final class Log: Sendable {
   package let logger: Logger
 
   package init(_ settings: LogSettings) throws(SystemError) {
-    let writer = try LogWriter(settings.destination)
+    let writer = try LogWriter(settings)
     self.writer = writer
     let shared = LevelAndStyle(settings)
     self.shared = shared
@@ -20,7 +20,7 @@ package final class Log: Sendable {
 
   /// Logs as `settings` say from here on; a file is opened anew.
   package func reconfigure(_ settings: LogSettings) throws(SystemError) {
-    try writer.redirect(settings.destination)
+    try writer.redirect(settings)
     shared.set(settings)
   }
 
@@ -54,16 +54,6 @@ private final class LevelAndStyle: Sendable {
   /// How a line of that level is written; nil if it is not wanted.
   func style(for level: Logger.Level) -> LogLine.Style? {
     level.rank >= self.level.load(ordering: .relaxed) ? style.withLock { $0 } : nil
-  }
-}
-
-extension LogSettings {
-  fileprivate var style: LogLine.Style {
-    switch (destination, format) {
-    case (.journald, _): .journal
-    case (.stderr, .text), (.syslog, .text), (.file, .text): .text
-    case (.stderr, .json), (.syslog, .json), (.file, .json): .json
-    }
   }
 }
 

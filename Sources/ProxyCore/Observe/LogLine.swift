@@ -39,7 +39,9 @@ package struct LogLine {
     append(value)
   }
 
-  package mutating func add(_ name: StaticString, _ value: [UInt8]) { add(name, String(decoding: value, as: UTF8.self)) }
+  package mutating func add(_ name: StaticString, _ value: [UInt8]) {
+    add(name, String(decoding: value, as: UTF8.self))
+  }
 
   package mutating func add(_ name: StaticString, _ value: some BinaryInteger) {
     begin(name)
@@ -79,7 +81,7 @@ package struct LogLine {
       let isOwn = name.contains { $0.uppercased != $0 }
       if isOwn { bytes.append("PROXYD_") }
       for byte in name { bytes.append(byte == .ascii("-") ? .ascii("_") : byte.uppercased) }
-      // Then "=" or a line end, which the value decides.
+    // Then "=" or a line end, which the value decides.
     }
   }
 
@@ -93,9 +95,11 @@ package struct LogLine {
 
   /// Bare if that can't be misread, else quoted as in Go's and Heroku's logfmt.
   private mutating func appendText(_ value: String) {
-    let isBare = !value.isEmpty && value.utf8.allSatisfy { byte in
-      byte > .space && byte != .ascii("\"") && byte != .ascii("=") && byte != .ascii("\\") && byte != 0x7F
-    }
+    let isBare =
+      !value.isEmpty
+      && value.utf8.allSatisfy { byte in
+        byte > .space && byte != .ascii("\"") && byte != .ascii("=") && byte != .ascii("\\") && byte != 0x7F
+      }
     if isBare { bytes.append(contentsOf: value.utf8) } else { appendJSON(value) }
   }
 

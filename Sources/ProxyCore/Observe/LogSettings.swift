@@ -28,4 +28,13 @@ package struct LogSettings: Equatable, Sendable {
     self.format = format
     self.destination = destination
   }
+
+  /// How a line is written. journald has its own protocol, whatever the format.
+  var style: LogLine.Style {
+    switch (destination, format) {
+    case (.journald, _): .journal
+    case (.stderr, .text), (.syslog, .text), (.file, .text): .text
+    case (.stderr, .json), (.syslog, .json), (.file, .json): .json
+    }
+  }
 }

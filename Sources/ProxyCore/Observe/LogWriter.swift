@@ -21,7 +21,7 @@ package final class LogWriter: Sendable {
     var sink: Sink
   }
 
-  private struct Line: Sendable {
+  fileprivate struct Line: Sendable {
     let level: Logger.Level
     let bytes: [UInt8]
   }
@@ -31,14 +31,14 @@ package final class LogWriter: Sendable {
   /// Lines are gathered this long before they are written together; a warning goes at once.
   private static let gather = DispatchTimeInterval.milliseconds(50)
 
-  package init(_ destination: LogSettings.Destination) throws(SystemError) {
-    state = Mutex(State(sink: try Sink(destination)))
+  package init(_ settings: LogSettings) throws(SystemError) {
+    state = Mutex(State(sink: try Sink(settings)))
   }
 
   /// Writes to another place from here on, or opens the same file anew.
-  package func redirect(_ destination: LogSettings.Destination) throws(SystemError) {
+  package func redirect(_ settings: LogSettings) throws(SystemError) {
     flush()
-    let sink = try Sink(destination)
+    let sink = try Sink(settings)
     state.withLock { $0.sink = sink }
   }
 
@@ -74,77 +74,69 @@ package final class LogWriter: Sendable {
       state.isScheduled = false
       return taken
     }
-    var lost = dropped
-    switch sink.kind {
-    case .stream:
-      var text: [UInt8] = []
-      for line in lines { text.append(contentsOf: line.bytes) }
-      if !sink.write(text) { lost += lines.count }
-    case .datagrams: for line in lines where !sink.write(line.bytes) { lost += 1 }
-    case .syslog: for line in lines { sink.log(line.bytes, severity: line.level.syslogSeverity) }
-    }
+    var lost = dropped + lines.count - sink.write(lines)
     guard lost > 0 else { return }
-    // Said with the next lines that can be written: a log that lost something says so.
-    state.withLock { $0.dropped += dropped == 0 ? lost : 0 }
-    if dropped > 0 {
-      var line = LogLine(sink.kind == .datagrams ? .journal : .text, level: .warning, event: "log lines lost", time: .now())
-      line.add("lines", lost)
-      _ = sink.write(line.finish())
-    }
+    // A log that lost something says so as soon as it can.
+    var line = LogLine(sink.style, level: .warning, event: "log lines lost", time: .now())
+    line.add("lines", lost)
+    lost -= lost * sink.write([Line(level: .warning, bytes: line.finish())])
+    if lost > 0 { state.withLock { $0.dropped += lost } }
   }
 }
 
 /// Where lines end up.
 private final class Sink: Sendable {
-  let kind: Kind
-  private let descriptor: Descriptor?
+  let style: LogLine.Style
+  private let kind: Kind
 
-  enum Kind: Equatable, Sendable {
-    case stream
-    case datagrams
+  private enum Kind: ~Copyable, Sendable {
+    case stream(Descriptor)
+    case datagrams(Descriptor)
     case syslog
   }
 
-  init(_ destination: LogSettings.Destination) throws(SystemError) {
-    switch destination {
-    case .stderr:
-      kind = .stream
-      descriptor = Descriptor(owning: try Syscall.duplicate(STDERR_FILENO).get())
-    case .file(let path):
-      kind = .stream
-      descriptor = Descriptor(owning: try Syscall.openForAppending(path).get())
+  init(_ settings: LogSettings) throws(SystemError) {
+    style = settings.style
+    switch settings.destination {
+    case .stderr: kind = .stream(Descriptor(owning: try Syscall.duplicate(STDERR_FILENO).get()))
+    case .file(let path): kind = .stream(Descriptor(owning: try Syscall.openForAppending(path).get()))
     case .journald:
-      kind = .datagrams
       let socket = Descriptor(owning: try Syscall.datagramSocket().get())
       if let error = Syscall.connect(socket, toUnix: Sink.journal) { throw error }
-      descriptor = consume socket
+      kind = .datagrams(socket)
     case .syslog:
       kind = .syslog
-      descriptor = nil
       unsafe openlog("proxyd", LOG_PID | LOG_NDELAY, LOG_MAIL)
     }
   }
 
   private static let journal = "/run/systemd/journal/socket"
 
-  /// False if the bytes, or some of them, are lost.
-  func write(_ bytes: [UInt8]) -> Bool {
-    switch descriptor {
-    case .some(let descriptor): Syscall.writeAll(descriptor, bytes.span)
-    case .none: false
+  /// Writes the lines and returns how many of them are sure to be written.
+  func write(_ lines: [LogWriter.Line]) -> Int {
+    switch kind {
+    case .stream(let descriptor):
+      var text: [UInt8] = []
+      for line in lines { text.append(contentsOf: line.bytes) }
+      return Syscall.writeAll(descriptor, text.span) ? lines.count : 0
+    case .datagrams(let descriptor):
+      return lines.count { Syscall.writeAll(descriptor, $0.bytes.span) }
+    case .syslog:
+      for line in lines { log(line) }
+      // vsyslog never tells whether it succeeded.
+      return lines.count
     }
   }
 
-  /// vsyslog never tells whether it succeeded.
-  func log(_ bytes: [UInt8], severity: Int) {
-    var text = bytes
+  private func log(_ line: LogWriter.Line) {
+    var text = line.bytes
     while text.last == .lineFeed { text.removeLast() }
     text.append(.nul)
     // SAFETY: the text ends with NUL and is an argument of the format, not the format.
     unsafe text.withUnsafeBufferPointer { buffer in
       unsafe buffer.withMemoryRebound(to: CChar.self) { buffer in
         guard let base = buffer.baseAddress else { return }
-        unsafe withVaList([base]) { unsafe vsyslog(Int32(severity), "%s", $0) }
+        unsafe withVaList([base]) { unsafe vsyslog(Int32(line.level.syslogSeverity), "%s", $0) }
       }
     }
   }

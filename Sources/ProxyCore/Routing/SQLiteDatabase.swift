@@ -51,7 +51,8 @@ package final class SQLiteDatabase {
 
   fileprivate static func error(_ connection: OpaquePointer?, _ code: Int32) -> SQLiteError {
     // SAFETY: the message is copied at once.
-    unsafe SQLiteError(code: code, message: String(cString: connection == nil ? sqlite3_errstr(code) : sqlite3_errmsg(connection)))
+    unsafe SQLiteError(
+      code: code, message: String(cString: connection == nil ? sqlite3_errstr(code) : sqlite3_errmsg(connection)))
   }
 
   /// Runs statements that return nothing.

@@ -65,7 +65,8 @@ package final class SQLiteMap {
   package func set(_ row: Row) throws(SQLiteError) {
     switch row.name {
     case .user(let name):
-      try run("INSERT OR REPLACE INTO users(login, backend, login_as) VALUES(?1, ?2, ?3)", name, row.backend, row.loginAs)
+      try run(
+        "INSERT OR REPLACE INTO users(login, backend, login_as) VALUES(?1, ?2, ?3)", name, row.backend, row.loginAs)
     case .domain(let name): try run("INSERT OR REPLACE INTO domains(domain, backend) VALUES(?1, ?2)", name, row.backend)
     }
   }
@@ -102,7 +103,9 @@ package final class SQLiteMap {
   }
 
   /// Does all of `body` or nothing: readers see the map before it or after it.
-  package func atomically<Failure: Error>(_ body: () throws(Failure) -> Void) throws(SQLiteError) -> Result<Void, Failure> {
+  package func atomically<Failure: Error>(_ body: () throws(Failure) -> Void) throws(SQLiteError) -> Result<
+    Void, Failure
+  > {
     try database.run("BEGIN IMMEDIATE")
     do throws(Failure) { try body() } catch {
       try database.run("ROLLBACK")

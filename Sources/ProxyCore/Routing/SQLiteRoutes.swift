@@ -85,7 +85,9 @@ final class SQLiteRoutes {
       found = row.text(0)
       return false
     }
-    return found.map { "\"\(String(decoding: $0, as: UTF8.self))\" has capital letters; names are looked up in lower case" }
+    return found.map {
+      "\"\(String(decoding: $0, as: UTF8.self))\" has capital letters; names are looked up in lower case"
+    }
   }
 
   private func ask(_ lookup: Lookup, _ query: RouteQuery) throws(SQLiteError) -> SourceAnswer? {

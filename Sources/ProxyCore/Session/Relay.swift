@@ -61,19 +61,21 @@ struct Relay: ~Copyable {
   /// Why the session is over; nil if it is not.
   var end: SessionEnd? {
     guard up.state == .ended, down.state == .ended else { return nil }
-    return first == .client ? .clientClosed : .backendClosed
+    return SessionEnd(first == .client ? .clientClosed : .backendClosed)
   }
 
   /// What the client's descriptor is to be watched for.
   var clientInterest: PollSet.Interest {
     PollSet.Interest(
-      reads: up.isReading || down.writeNeedsRead, writes: !down.queue.isEmpty && !down.writeNeedsRead || up.readNeedsWrite)
+      reads: up.isReading || down.writeNeedsRead,
+      writes: !down.queue.isEmpty && !down.writeNeedsRead || up.readNeedsWrite)
   }
 
   /// What the backend's descriptor is to be watched for.
   var backendInterest: PollSet.Interest {
     PollSet.Interest(
-      reads: down.isReading || up.writeNeedsRead, writes: !up.queue.isEmpty && !up.writeNeedsRead || down.readNeedsWrite)
+      reads: down.isReading || up.writeNeedsRead, writes: !up.queue.isEmpty && !up.writeNeedsRead || down.readNeedsWrite
+    )
   }
 
   /// What came of moving bytes one way.

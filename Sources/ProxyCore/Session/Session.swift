@@ -40,10 +40,14 @@ final class Session {
 
   /// The connection was accepted.
   func begin(on loop: isolated EventLoop) {
-    guard case .client(let login) = exchange(&phase, with: .ended) else { preconditionFailure("a session begins twice") }
+    guard case .client(let login) = exchange(&phase, with: .ended) else {
+      preconditionFailure("a session begins twice")
+    }
     switch login.stage {
     case .handshake:
-      guard let tls = record.listener.context, client.upgrade(tls) else { return finish(.outOfMemory, on: loop) }
+      guard let tls = record.listener.context, client.upgrade(tls) else {
+        return finish(SessionEnd(.outOfMemory), on: loop)
+      }
     case .commands:
       loop.reply.removeAll(keepingCapacity: true)
       login.dialogue.greet(&loop.reply)
@@ -60,7 +64,7 @@ final class Session {
       case .client:
         isHungUp = true
         // Nothing is read from the client meanwhile, and nobody is left to be told the answer.
-        if phase.isAwayFromClient { return finish(.clientClosed, on: loop) }
+        if phase.isAwayFromClient { return finish(SessionEnd(.clientClosed), on: loop) }
       case .backend: isBackendHungUp = true
       }
     }
@@ -75,19 +79,19 @@ final class Session {
   /// Its deadline has come.
   func expire(on loop: isolated EventLoop) {
     switch exchange(&phase, with: .ended) {
-    case .client(let login): run(farewell(login, .inactivity, .loginTimeout, on: loop), nil, on: loop)
+    case .client(let login): run(farewell(login, .inactivity, SessionEnd(.loginTimeout), on: loop), nil, on: loop)
     case .waiting(let login, let wait):
       guard loop.now < login.deadline else {
-        return run(farewell(login, .inactivity, .loginTimeout, on: loop), nil, on: loop)
+        return run(farewell(login, .inactivity, SessionEnd(.loginTimeout), on: loop), nil, on: loop)
       }
       run(.go(.waiting(login, wait)), nil, on: loop)
     case .backend(let backend):
       guard loop.now < backend.login.deadline else {
-        return run(farewell(backend.login, .inactivity, .loginTimeout, on: loop), nil, on: loop)
+        return run(farewell(backend.login, .inactivity, SessionEnd(.loginTimeout), on: loop), nil, on: loop)
       }
       run(backendIsLate(backend, on: loop), .backend, on: loop)
     case .relay(let relay):
-      let end = relay.isHalfClosed ? SessionEnd.halfClosedTimeout : .idleTimeout
+      let end = SessionEnd(relay.isHalfClosed ? .halfClosedTimeout : .idleTimeout)
       phase = .relay(relay)
       client.shutdownWrite()
       finish(end, on: loop)
@@ -109,9 +113,9 @@ final class Session {
   /// The proxy stops: who is not logged in is told so, and relays go on.
   func retire(on loop: isolated EventLoop) {
     switch exchange(&phase, with: .ended) {
-    case .client(let login): run(farewell(login, .shutdown, .shutdown, on: loop), nil, on: loop)
-    case .waiting(let login, _): run(farewell(login, .shutdown, .shutdown, on: loop), nil, on: loop)
-    case .backend(let backend): run(farewell(backend.login, .shutdown, .shutdown, on: loop), nil, on: loop)
+    case .client(let login): run(farewell(login, .shutdown, SessionEnd(.shutdown), on: loop), nil, on: loop)
+    case .waiting(let login, _): run(farewell(login, .shutdown, SessionEnd(.shutdown), on: loop), nil, on: loop)
+    case .backend(let backend): run(farewell(backend.login, .shutdown, SessionEnd(.shutdown), on: loop), nil, on: loop)
     case .relay(let relay): phase = .relay(relay)
     case .closing(let closing): phase = .closing(closing)
     case .ended: break
@@ -121,8 +125,11 @@ final class Session {
   /// The proxy stops now.
   func stop(on loop: isolated EventLoop) {
     client.shutdownWrite()
-    finish(.shutdown, on: loop)
+    finish(SessionEnd(.shutdown), on: loop)
   }
+
+  /// What it is doing, for people.
+  var doing: String { phase.doing }
 
   /// Ends it here and now. Descriptors are closed when the loop lets go of it.
   func finish(_ end: SessionEnd, on loop: isolated EventLoop) { finish(end, doing: phase.doing, on: loop) }
@@ -189,18 +196,22 @@ final class Session {
       deadline = closing.deadline
     case .ended: preconditionFailure("a session that is over is settled")
     }
-    watchClient(wanted, on: loop)
-    watchBackend(backendWanted, on: loop)
+    guard watchClient(wanted, on: loop), watchBackend(backendWanted, on: loop) else {
+      return finish(SessionEnd(.outOfMemory), on: loop)
+    }
     loop.setDeadline(token, deadline)
   }
 
-  private func watchClient(_ interest: PollSet.Interest, on loop: isolated EventLoop) {
+  /// False if the kernel has no memory for it.
+  private func watchClient(_ interest: PollSet.Interest, on loop: isolated EventLoop) -> Bool {
     let wanted = isHungUp && interest == PollSet.Interest() ? nil : interest
-    if let error = loop.watch(client.descriptor, token, from: watched, to: wanted) { return lack(error, on: loop) }
+    let error = loop.watch(client.descriptor, token, from: watched, to: wanted)
     watched = wanted
+    return isWatched(error)
   }
 
-  private func watchBackend(_ interest: PollSet.Interest?, on loop: isolated EventLoop) {
+  /// False if the kernel has no memory for it.
+  private func watchBackend(_ interest: PollSet.Interest?, on loop: isolated EventLoop) -> Bool {
     let wanted = isBackendHungUp && interest == PollSet.Interest() ? nil : interest
     let error: SystemError?
     switch phase {
@@ -214,21 +225,24 @@ final class Session {
     case .closing: return forgetBackend()
     case .ended: return forgetBackend()
     }
-    if let error { return lack(error, on: loop) }
     backendWatched = wanted
+    return isWatched(error)
   }
 
   /// The backend's connection is gone, or replaced by another.
-  func forgetBackend() {
+  @discardableResult
+  func forgetBackend() -> Bool {
     backendWatched = nil
     isBackendHungUp = false
+    return true
   }
 
-  /// A descriptor that can't be watched: the kernel has no memory, or its limit of watches is reached.
-  private func lack(_ error: SystemError, on loop: isolated EventLoop) {
+  /// A descriptor can't be watched if the kernel has no memory, or the user's limit of watches is reached; all else is our
+  /// mistake.
+  private func isWatched(_ error: SystemError?) -> Bool {
+    guard let error else { return true }
     precondition(error.isOutOfMemory || error.code == SystemError.noSpace, "epoll_ctl: \(error)")
-    loop.again(token)
-    finish(.outOfMemory, on: loop)
+    return false
   }
 
   // MARK: Relay

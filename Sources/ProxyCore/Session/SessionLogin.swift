@@ -15,14 +15,14 @@ extension Session {
       case nil: break
       case .blocked?: return .rest(.client(login))
       case .failed(let failure)?: return .end(SessionEnd(client: failure))
-      case .bytes?, .closed?: return .end(.clientClosed)
+      case .bytes?, .closed?: return .end(SessionEnd(.clientClosed))
       }
     }
     switch login.stage {
     case .handshake: return shakeHands(login, on: loop)
     case .commands: return converse(login, on: loop)
     case .upgrading:
-      guard let tls = record.listener.context, client.upgrade(tls) else { return .end(.outOfMemory) }
+      guard let tls = record.listener.context, client.upgrade(tls) else { return .end(SessionEnd(.outOfMemory)) }
       login.stage = .handshake
       return .go(.client(login))
     }
@@ -41,7 +41,7 @@ extension Session {
     case .blocked(let why):
       login.handshakeWrites = why == .writable
       return .rest(.client(login))
-    case .closed: return .end(.clientClosed)
+    case .closed: return .end(SessionEnd(.clientClosed))
     case .failed(let failure): return .end(SessionEnd(client: failure))
     }
   }
@@ -58,7 +58,7 @@ extension Session {
       switch client.read(into: &loop.scratch) {
       case .bytes(let read): count = read
       case .blocked: return .rest(.client(login))
-      case .closed: return .end(.clientClosed)
+      case .closed: return .end(SessionEnd(.clientClosed))
       case .failed(let failure): return .end(SessionEnd(client: failure))
       }
       let outcome: Heard.Outcome
@@ -149,11 +149,11 @@ extension Session {
     case .wantsMore, .isBlocked: return .rest(.client(login))
     case .upgrade:
       // RFC 9051 §6.2.1, RFC 2595 §4: what stands behind the command was not said to a TLS server.
-      guard login.input.isEmpty else { return .end(.startTLSInjection) }
+      guard login.input.isEmpty else { return .end(SessionEnd(.startTLSInjection)) }
       login.stage = .upgrading
       return .go(.client(login))
     case .authenticate: return authenticate(login, on: loop)
-    case .end(let why): return .go(.closing(Closing(login, SessionEnd(why), at: loop.now)))
+    case .end(let why): return .go(.closing(Closing(login, SessionEnd(dialogue: why), at: loop.now)))
     case .failed(let failure): return .end(SessionEnd(client: failure))
     }
   }
@@ -176,7 +176,8 @@ extension Session {
     record.login = login.draft.user
     record.attempts += 1
     record.backend = nil
-    if let fault = login.draft.fault() { return refuseLater(login, .malformed(fault), on: loop) }
+    record.backendAddress = nil
+    if let fault = login.draft.fault() { return refuseLater(login, LoginFailure(draft: fault), on: loop) }
     return find(login, until: loop.now + loop.plan.settings.timeouts.lookup, on: loop)
   }
 
@@ -187,12 +188,12 @@ extension Session {
       if let loginAs = route.loginAs { login.draft.renameUser(loginAs) }
       record.backend = route.backend.name
       return resolve(login, route, on: loop)
-    case .unknownUser: return refuseLater(login, .unknownUser, on: loop)
+    case .unknownUser: return refuseLater(login, LoginFailure(.unknownUser), on: loop)
     case .busy:
-      guard loop.now < until else { return refuse(login, .unavailable, .lookupBusy, on: loop) }
+      guard loop.now < until else { return refuse(login, .unavailable, LoginFailure(.lookupBusy), on: loop) }
       return .rest(.waiting(login, .map(until: until)))
     case .failed(let source, let reason):
-      return refuse(login, .unavailable, .lookup(source: source, reason: reason), on: loop)
+      return refuse(login, .unavailable, LoginFailure(.lookupFailed, "\(source): \(reason)"), on: loop)
     }
   }
 
@@ -221,7 +222,8 @@ extension Session {
     case .map(let until): return find(login, until: until, on: loop)
     case .resolver(_, let until):
       guard loop.now >= until else { return .rest(.waiting(login, wait)) }
-      return refuse(login, .unavailable, .resolve("the resolver did not answer in time"), on: loop)
+      return refuse(
+        login, .unavailable, LoginFailure(.backendUnresolved, "the resolver did not answer in time"), on: loop)
     }
   }
 
@@ -231,8 +233,8 @@ extension Session {
     switch answer {
     case .addresses(let addresses):
       let deadline = loop.now + loop.plan.settings.timeouts.backendLogin
-      return connect(login, route, addresses[...], deadline: deadline, .unreachable(SystemError(0)), on: loop)
-    case .failed(let reason): return refuse(login, .unavailable, .resolve(reason), on: loop)
+      return connect(login, route, addresses[...], deadline: deadline, LoginFailure(.backendUnreachable), on: loop)
+    case .failed(let reason): return refuse(login, .unavailable, LoginFailure(.backendUnresolved, reason), on: loop)
     }
   }
 
@@ -244,17 +246,19 @@ extension Session {
     forgetBackend()
     var others = addresses
     var failure = failure
-    while let address = others.popFirst() {
+    while let next = others.popFirst() {
+      let address = next.with(port: route.backend.port)
+      record.backendAddress = address
       switch Syscall.streamSocket(address.family) {
       case .failure(let error) where error.isOutOfDescriptors || error.isOutOfMemory:
-        return refuse(login, .unavailable, .noSocket(error), on: loop)
-      case .failure(let error): failure = .unreachable(error)
+        return refuse(login, .unavailable, LoginFailure(.noSocket, "\(error)"), on: loop)
+      case .failure(let error): failure = LoginFailure(.backendUnreachable, "\(error)")
       case .success(let fd):
         let transport = Transport(Descriptor(owning: fd))
         _ = Syscall.setOption(transport.descriptor, .noDelay, 1)
         KeepAlive.set(transport.descriptor)
-        if let error = Syscall.connect(transport.descriptor, to: address.with(port: route.backend.port)) {
-          failure = .unreachable(error)
+        if let error = Syscall.connect(transport.descriptor, to: address) {
+          failure = LoginFailure(.backendUnreachable, "\(error)")
           continue
         }
         let connectDeadline = min(deadline, loop.now + loop.plan.settings.timeouts.connect)
@@ -278,7 +282,7 @@ extension Session {
       return hear(backend, count, on: loop)
     case .blocked: return .rest(.backend(backend))
     case .closed:
-      return refuse(backend.login, .unavailable, .backendClosed(backend.dialogue.doing), on: loop)
+      return refuse(backend.login, .unavailable, LoginFailure(.backendClosed, backend.doing), on: loop)
     case .failed(.system(let error)): return isBroken(backend, error, on: loop)
     case .failed(.tls): preconditionFailure("TLS to a backend")
     }
@@ -307,9 +311,9 @@ extension Session {
     case .refused(let refusal, let answer):
       let said = answer.words
       switch refusal {
-      case .credentials: return refuse(backend.login, refusal, .refused(said: said), on: loop)
+      case .credentials: return refuse(backend.login, refusal, LoginFailure(.refused, said), on: loop)
       case .backend, .unavailable, .misconfigured:
-        return refuse(backend.login, refusal, .refusedOtherwise(said: said), on: loop)
+        return refuse(backend.login, refusal, LoginFailure(.refusedOtherwise, said), on: loop)
       }
     case .failed(let fault, let answer):
       let refusal: LoginRefusal =
@@ -317,7 +321,7 @@ extension Session {
         case .badGreeting, .protocolError: .unavailable
         case .noMechanism: .misconfigured
         }
-      return refuse(backend.login, refusal, .backendFault(fault, said: answer.words), on: loop)
+      return refuse(backend.login, refusal, LoginFailure(backend: fault, said: answer.words), on: loop)
     }
   }
 
@@ -326,9 +330,12 @@ extension Session {
     _ broken: consuming BackendLogin, _ error: SystemError, on loop: isolated EventLoop
   ) -> Next {
     let backend = broken
-    guard !backend.isConnected else { return refuse(backend.login, .unavailable, .backendError(error), on: loop) }
+    guard !backend.isConnected else {
+      return refuse(backend.login, .unavailable, LoginFailure(.backendError, "\(error)"), on: loop)
+    }
     return connect(
-      backend.login, backend.route, backend.others, deadline: backend.deadline, .unreachable(error), on: loop)
+      backend.login, backend.route, backend.others, deadline: backend.deadline,
+      LoginFailure(.backendUnreachable, "\(error)"), on: loop)
   }
 
   /// A deadline of the backend's was reached.
@@ -337,14 +344,15 @@ extension Session {
     guard loop.now < backend.deadline else {
       return refuse(
         backend.login, .unavailable,
-        backend.isConnected ? .backendTimeout(backend.dialogue.doing) : .connectTimeout, on: loop)
+        LoginFailure(backend.isConnected ? .backendTimeout : .connectTimeout, backend.doing), on: loop)
     }
     // That it connected causes no event of its own: the backend speaks first, and that is waited for.
     if !backend.isConnected, Syscall.peerAddress(backend.transport.descriptor) != nil {
       backend.isConnected = true
       return .rest(.backend(backend))
     }
-    return connect(backend.login, backend.route, backend.others, deadline: backend.deadline, .connectTimeout, on: loop)
+    return connect(
+      backend.login, backend.route, backend.others, deadline: backend.deadline, LoginFailure(.connectTimeout), on: loop)
   }
 
   // MARK: Verdict
@@ -388,19 +396,19 @@ extension Session {
     let action = login.dialogue.conclude(.refused(refusal), &loop.reply)
     login.output.append(loop.reply.span)
     switch action {
-    case .end(let why): return .go(.closing(Closing(login, SessionEnd(why), at: loop.now)))
+    case .end(let why): return .go(.closing(Closing(login, SessionEnd(dialogue: why), at: loop.now)))
     case .proceed, .read, .upgrade, .authenticate: return .go(.client(login))
     }
   }
 
   /// One line for a login that did not succeed.
   private func note(_ failure: LoginFailure, on loop: isolated EventLoop) {
-    record.lastFailure = failure.name
-    loop.house.log.line(failure.isTrouble ? .warning : .notice, "login-failed") { line in
+    record.lastFailure = failure.reason
+    loop.house.log.line(failure.reason.isTrouble ? .warning : .notice, "login-failed") { line in
       record.addIdentity(to: &line)
       line.add("login", record.login)
-      if let backend = record.backend { line.add("backend", backend) }
-      line.add("failure", failure.name)
+      record.addBackend(to: &line)
+      line.add("failure", failure.reason.rawValue)
       if let detail = failure.detail { line.add("detail", detail) }
     }
   }

@@ -15,8 +15,10 @@ struct SessionRecord {
   /// Whether that name was accepted.
   var isLoggedIn = false
   var backend: String?
+  /// The address of it that was last connected to.
+  var backendAddress: SocketAddress?
   var attempts = 0
-  var lastFailure: String?
+  var lastFailure: LoginFailure.Reason?
   /// Bytes of the relay, as the client sent and received them; TLS is not counted.
   var fromClient: UInt64 = 0
   var toClient: UInt64 = 0
@@ -33,7 +35,13 @@ struct SessionRecord {
     line.add("session", id.text)
     line.add("protocol", listener.mailProtocol.rawValue)
     line.add("peer", peer.description)
-    line.add("listener", listener.socket.address.description)
+    line.add("listener", listener.address.description)
+  }
+
+  /// Where the login was sent, as far as it came.
+  func addBackend(to line: inout LogLine) {
+    if let backend { line.add("backend", backend) }
+    if let backendAddress { line.add("address", backendAddress.description) }
   }
 
   /// The session's line. `tls` is asked of the connection at its end: kept here, its words would cost an idle session
@@ -46,15 +54,15 @@ struct SessionRecord {
       if tls.isResumed { line.add("resumed", "yes") }
     }
     if !login.isEmpty { line.add("login", login) }
-    if let backend { line.add("backend", backend) }
+    addBackend(to: &line)
     line.add("attempts", attempts)
-    if let lastFailure, !isLoggedIn { line.add("failure", lastFailure) }
+    if let lastFailure, !isLoggedIn { line.add("failure", lastFailure.rawValue) }
     line.add("in", fromClient)
     line.add("out", toClient)
     if let loginTook { line.add("login_ms", loginTook / 1_000_000) }
     line.add("duration_ms", (now - began) / 1_000_000)
-    line.add("end", end.name)
-    line.add("blame", end.blame.rawValue)
+    line.add("end", end.reason.rawValue)
+    line.add("blame", end.reason.blame.rawValue)
     line.add("doing", doing)
     if let detail = end.detail { line.add("detail", detail) }
   }

@@ -46,7 +46,8 @@ package final class TLSContext: Sendable {
     _ = unsafe SSL_CTX_set_options(context, openssl_options)
     unsafe openssl_ctx_set_read_ahead(context, 1)
     _ = unsafe openssl_ctx_set_session_cache_mode(context, Int(SSL_SESS_CACHE_OFF))
-    let works = unsafe openssl_ctx_set_min_version(context, TLS1_2_VERSION) == 1
+    let works =
+      unsafe openssl_ctx_set_min_version(context, TLS1_2_VERSION) == 1
       && SSL_CTX_set_num_tickets(context, 1) == 1
       && SSL_CTX_set_session_id_context(context, "proxyd", 6) == 1
       && SSL_CTX_set_ciphersuites(context, ciphersuites) == 1
@@ -88,7 +89,8 @@ package final class TLSContext: Sendable {
   private static func copyTicketKeys(from old: OpaquePointer, to new: OpaquePointer) throws(Failure) {
     let size = unsafe openssl_ctx_get_ticket_keys(old, nil, 0)
     var keys = [UInt8](repeating: 0, count: size)
-    let copied = unsafe openssl_ctx_get_ticket_keys(old, &keys, size) == 1
+    let copied =
+      unsafe openssl_ctx_get_ticket_keys(old, &keys, size) == 1
       && openssl_ctx_set_ticket_keys(new, &keys, size) == 1
     unsafe explicit_bzero(&keys, keys.count)
     guard copied else { throw .library(TLSFailure.drain(otherwise: "ticket keys can't be kept").reason) }

@@ -76,7 +76,8 @@ struct MapCommand: ParsableCommand {
   struct Import: ParsableCommand {
     static let configuration = CommandConfiguration(
       abstract: "Add rows from a file or standard input, all or none.",
-      discussion: "A line is NAME, a tab, BACKEND and, if wanted, a tab and the name at the backend. # begins a comment.")
+      discussion:
+        "A line is NAME, a tab, BACKEND and, if wanted, a tab and the name at the backend. # begins a comment.")
     @OptionGroup var map: MapOption
     @Flag(help: "Remove all present rows in the same transaction.") var replace = false
     @Argument(help: "The file; standard input if left out.", completion: .file()) var file: String?
@@ -166,8 +167,9 @@ enum MapText {
       guard fields.count == 2 || fields.count == 3 else {
         throw ValidationError("\(source):\(index + 1): a line is NAME, a tab, BACKEND, and perhaps a tab and a name")
       }
-      do { rows.append(try row(name: fields[0], backend: fields[1], loginAs: fields.count == 3 ? fields[2] : nil)) }
-      catch let error as ValidationError { throw ValidationError("\(source):\(index + 1): \(error.message)") }
+      do {
+        rows.append(try row(name: fields[0], backend: fields[1], loginAs: fields.count == 3 ? fields[2] : nil))
+      } catch let error as ValidationError { throw ValidationError("\(source):\(index + 1): \(error.message)") }
     }
     return rows
   }

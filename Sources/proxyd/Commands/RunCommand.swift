@@ -16,6 +16,7 @@ struct RunCommand: ParsableCommand {
   @OptionGroup var config: ConfigOption
 
   func run() throws {
+    Signals.ignoreUntilHandled()
     let file = try config.load()
     let log: Log
     do throws(SystemError) { log = try Log(file.settings.log) } catch {
@@ -24,6 +25,11 @@ struct RunCommand: ParsableCommand {
     }
     let proxy: Proxy
     do throws(SettingsErrors) { proxy = try Proxy(file.settings, log: log) } catch { throw fail(file.locate(error)) }
+    if let user = file.settings.user {
+      do throws(SettingsErrors) { try Privileges.drop(to: user) } catch { throw fail(file.locate(error)) }
+    } else if Privileges.areRoots {
+      log.logger.warning("running as root; the key user names somebody else")
+    }
     let service = ServiceManager()
     let signals = Signals(Changes(proxy: proxy, log: log, configFile: config.file, service: service))
     proxy.start()

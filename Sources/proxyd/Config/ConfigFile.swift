@@ -99,7 +99,7 @@ private struct SettingsBuilder {
     guard let listeners, let routes, let backends else { return nil }
     return Settings(
       listeners: listeners, certificate: certificate, routes: routes, backends: backends, loops: loops,
-      timeouts: timeouts, limits: limits, sessions: limitsSection?.integer("sessions"), log: log)
+      timeouts: timeouts, limits: limits, sessions: limitsSection?.integer("sessions"), log: log, user: readUser(file))
   }
 
   /// A path as the process opens it.
@@ -119,7 +119,9 @@ private struct SettingsBuilder {
         if let other = listeners.first(where: { $0.address == address }) {
           entry.report("\(other.address) is listened on already", "address")
         }
-        listeners.append(ListenerSettings(mailProtocol: mailProtocol, address: address, tls: tls, key: key))
+        listeners.append(
+          ListenerSettings(
+            mailProtocol: mailProtocol, address: address, tls: tls, key: key, isAny: addresses.count > 1))
       }
     }
     return listeners
@@ -131,7 +133,9 @@ private struct SettingsBuilder {
       guard let port = HostPort.port(text.dropFirst(2)) else { return nil }
       return [SocketAddress(literal: "0.0.0.0", port: port), SocketAddress(literal: "::", port: port)].compactMap { $0 }
     }
-    guard let parsed = HostPort(text), let port = parsed.port, case .address(let address) = parsed.host else { return nil }
+    guard let parsed = HostPort(text), let port = parsed.port, case .address(let address) = parsed.host else {
+      return nil
+    }
     return [address.with(port: port)]
   }
 
@@ -194,6 +198,15 @@ private struct SettingsBuilder {
       return nil
     }
     return .sqlite(file: resolve(file), query: section.text("query"))
+  }
+
+  private func readUser(_ file: ConfigSection) -> UserSettings? {
+    let group = file.text("group")
+    guard let user = file.text("user") else {
+      if group != nil { file.report("a group is for the key user, which is missing", "group") }
+      return nil
+    }
+    return UserSettings(user: user, group: group)
   }
 
   private func readTimeouts(_ section: ConfigSection) -> Timeouts {

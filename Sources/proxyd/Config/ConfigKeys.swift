@@ -42,7 +42,8 @@ struct ConfigKey: Sendable {
       case .size(let range): "a size, \(Size.text(range.lowerBound)) to \(Size.text(range.upperBound)), as 16k"
       case .duration(let range):
         "a time, \(Duration.text(range.lowerBound)) to \(Duration.text(range.upperBound)), as 500ms, 90s, 31m or 1h"
-      case .choice(let words): words.count == 1 ? words[0] : words.dropLast().joined(separator: ", ") + " or \(words[words.count - 1])"
+      case .choice(let words):
+        words.count == 1 ? words[0] : words.dropLast().joined(separator: ", ") + " or \(words[words.count - 1])"
       }
     }
   }
@@ -82,7 +83,8 @@ enum ConfigKeys {
     ConfigKey(
       path: "tls.certificate", kind: .path, standard: nil,
       help: "A PEM file with the certificate first and its intermediates behind it."),
-    ConfigKey(path: "tls.key", kind: .path, standard: nil, help: "The certificate's private key, PEM, without passphrase."),
+    ConfigKey(
+      path: "tls.key", kind: .path, standard: nil, help: "The certificate's private key, PEM, without passphrase."),
     ConfigKey(
       path: "routes", kind: .list, standard: nil,
       help: """
@@ -127,7 +129,8 @@ enum ConfigKeys {
           b: { address: mail-b.example.net }
         """),
     ConfigKey(
-      path: "backends.*", kind: .map, standard: nil, help: "A backend's name: letters, digits, dots, dashes and underscores."),
+      path: "backends.*", kind: .map, standard: nil,
+      help: "A backend's name: letters, digits, dots, dashes and underscores."),
     ConfigKey(
       path: "backends.*.address", kind: .host, standard: nil,
       help: """
@@ -142,6 +145,15 @@ enum ConfigKeys {
       path: "loops", kind: .integer(1...256), standard: "one for each core",
       help: "Event loops. Each uses up to one core. A change takes a restart.",
       sample: "# loops: 2"),
+    ConfigKey(
+      path: "user", kind: .text, standard: "none",
+      help: """
+        Whom the process becomes once its ports are bound, if root starts it. What a reload opens, the user must be able to \
+        read; a new port below 1024 takes a restart.
+        """,
+      sample: "# user: proxyd"),
+    ConfigKey(
+      path: "group", kind: .text, standard: "the user's own", help: "The group it becomes.", sample: "# group: proxyd"),
     ConfigKey(
       path: "timeouts", kind: .map, standard: "as below", help: "How long things may take.",
       sample: "# timeouts: { login: 180s, idle: 31m }"),

@@ -74,7 +74,8 @@ final class ConfigReader {
       entries[scalar.string] = value
       remember(path, value)
     }
-    return ConfigSection(reader: self, key: key, pattern: pattern, entries: entries, order: mapping.keys.compactMap(\.string))
+    return ConfigSection(
+      reader: self, key: key, pattern: pattern, entries: entries, order: mapping.keys.compactMap(\.string))
   }
 
   /// The entries of a list, each with its key.
@@ -92,11 +93,8 @@ final class ConfigReader {
   }
 
   private static func unknown(_ name: String, _ known: [String]) -> String {
-    let nearest = known.min { distance(name, $0) < distance(name, $1) }
-    guard let nearest, distance(name, nearest) <= max(2, nearest.count / 2) else {
-      return "unknown key, expected one of \(known.joined(separator: ", "))"
-    }
-    return "unknown key, did you mean \"\(nearest)\"?"
+    let nearest = known.min { distance(name, $0) < distance(name, $1) } ?? ""
+    return "unknown key, did you mean \"\(nearest)\"? Known here: \(known.joined(separator: ", "))"
   }
 
   /// Levenshtein's distance.
@@ -175,8 +173,11 @@ struct ConfigSection {
   func text(_ name: String) -> String? { value(name) { $0 } }
 
   func integer(_ name: String) -> Int? {
-    guard case .integer(let range)? = ConfigKeys.key(pattern(name))?.kind else { preconditionFailure("\(name): no integer") }
-    return value(name) { text in text.allSatisfy(\.isNumber) ? Int(text).flatMap { range.contains($0) ? $0 : nil } : nil }
+    guard case .integer(let range)? = ConfigKeys.key(pattern(name))?.kind else {
+      preconditionFailure("\(name): no integer")
+    }
+    return value(name) { text in text.allSatisfy(\.isNumber) ? Int(text).flatMap { range.contains($0) ? $0 : nil } : nil
+    }
   }
 
   func size(_ name: String) -> Int? {
@@ -185,7 +186,9 @@ struct ConfigSection {
   }
 
   func duration(_ name: String) -> UInt64? {
-    guard case .duration(let range)? = ConfigKeys.key(pattern(name))?.kind else { preconditionFailure("\(name): no time") }
+    guard case .duration(let range)? = ConfigKeys.key(pattern(name))?.kind else {
+      preconditionFailure("\(name): no time")
+    }
     return value(name) { text in Duration.parse(text).flatMap { range.contains($0) ? $0 : nil } }
   }
 

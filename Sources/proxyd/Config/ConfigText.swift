@@ -68,7 +68,8 @@ enum ConfigText {
       """
     for key in ConfigKeys.all {
       let standard = key.standard.map { "Default: \($0)." } ?? "It must be given."
-      text += ".It Cm \(key.path)\n\(escape(key.help))\n.br\nExpected: \(escape(key.kind.expected)).\n.br\n\(escape(standard))\n"
+      text +=
+        ".It Cm \(key.path)\n\(escape(key.help))\n.br\nExpected: \(escape(key.kind.expected)).\n.br\n\(escape(standard))\n"
     }
     text += """
       .El
@@ -76,7 +77,9 @@ enum ConfigText {
       .Bd -literal
 
       """
-    for key in ConfigKeys.all where !key.sample.isEmpty && !key.sample.hasPrefix("#") { text += escape(key.sample) + "\n" }
+    for key in ConfigKeys.all where !key.sample.isEmpty && !key.sample.hasPrefix("#") {
+      text += escape(key.sample) + "\n"
+    }
     text += """
       .Ed
       .Sh SEE ALSO

@@ -1,0 +1,80 @@
+/// Why a login did not succeed, for the log; the session goes on.
+
+internal import Protocols
+
+package struct LoginFailure: Equatable, Sendable {
+  package let reason: Reason
+  package let detail: String?
+
+  /// The raw value is the stable name in the log.
+  package enum Reason: String, Equatable, Sendable, CaseIterable {
+    /// The name is empty.
+    case emptyName = "empty-name"
+    /// The name is longer than any user's.
+    case longName = "long-name"
+    /// Name or password hold what they must not: a control character, CR, LF or NUL, or no UTF-8.
+    case badCharacters = "bad-characters"
+    /// No source knows the user.
+    case unknownUser = "unknown-user"
+    /// The backend refused the credentials.
+    case refused
+    /// The backend refused for another reason, which the client was told.
+    case refusedOtherwise = "refused-by-backend"
+    /// A source could not be asked.
+    case lookupFailed = "lookup-failed"
+    /// A map stayed locked by a writer.
+    case lookupBusy = "lookup-busy"
+    /// The backend's name has no address.
+    case backendUnresolved = "backend-unresolved"
+    /// No descriptor or memory for a connection to the backend.
+    case noSocket = "no-socket"
+    /// No address of the backend took the connection.
+    case backendUnreachable = "backend-unreachable"
+    case connectTimeout = "connect-timeout"
+    /// The backend took too long to answer.
+    case backendTimeout = "backend-timeout"
+    /// The backend closed before it answered.
+    case backendClosed = "backend-closed"
+    /// The connection broke before it answered.
+    case backendError = "backend-error"
+    /// The backend's first words were no greeting.
+    case backendGreeting = "backend-greeting"
+    /// It said something the protocol does not allow.
+    case backendProtocol = "backend-protocol"
+    /// It takes no passwords here.
+    case backendMechanism = "backend-mechanism"
+
+    /// Whether an operator should look at it.
+    package var isTrouble: Bool {
+      switch self {
+      case .emptyName, .longName, .badCharacters, .unknownUser, .refused, .refusedOtherwise: false
+      case .lookupFailed, .lookupBusy, .backendUnresolved, .noSocket, .backendUnreachable, .connectTimeout,
+        .backendTimeout, .backendClosed, .backendError, .backendGreeting, .backendProtocol, .backendMechanism:
+        true
+      }
+    }
+  }
+
+  init(_ reason: Reason, _ detail: String? = nil) {
+    self.reason = reason
+    self.detail = detail
+  }
+
+  /// The credentials can't be right, whoever is asked.
+  init(draft fault: LoginFault) {
+    switch fault {
+    case .emptyName: self.init(.emptyName)
+    case .longName: self.init(.longName)
+    case .badCharacters: self.init(.badCharacters)
+    }
+  }
+
+  /// The backend can't be logged in to, by what it said.
+  init(backend fault: BackendFault, said: String) {
+    switch fault {
+    case .badGreeting: self.init(.backendGreeting, said)
+    case .protocolError: self.init(.backendProtocol, said)
+    case .noMechanism: self.init(.backendMechanism, said)
+    }
+  }
+}

@@ -1,0 +1,200 @@
+// swift-format-ignore-file: NeverForceUnwrap
+// A test that unwraps nil fails, which is what it is for.
+
+import Glibc
+import Testing
+
+@testable import Protocols
+@testable import ProxyCore
+
+/// Every way a login can fail, brought about: what the client is told, and what the log says. A failure of ours or a
+/// backend's is never told as a wrong password.
+struct LoginFailureTests {
+  @Test(arguments: LoginFailure.Reason.allCases)
+  func isProduced(_ reason: LoginFailure.Reason) throws {
+    let server = TestServer()
+    let (stage, client, answer) = try produce(reason, server)
+    switch reason {
+    case .emptyName, .longName, .badCharacters, .unknownUser, .refused:
+      #expect(answer.hasPrefix("a NO [AUTHENTICATIONFAILED] "), "\(answer)")
+    case .refusedOtherwise: #expect(answer.hasPrefix("a NO [LIMIT] "), "\(answer)")
+    case .backendMechanism: #expect(answer.hasPrefix("a NO [SERVERBUG] "), "\(answer)")
+    case .lookupFailed, .lookupBusy, .backendUnresolved, .noSocket, .backendUnreachable, .connectTimeout,
+      .backendTimeout, .backendClosed, .backendError, .backendGreeting, .backendProtocol:
+      #expect(answer.hasPrefix("a NO [UNAVAILABLE] "), "\(answer)")
+    }
+    // The client may go on.
+    client.send("b NOOP\r\n")
+    _ = client.hear("b OK NOOP completed.\r\n")
+    client.close()
+    let session = stage.sessionLine()
+    #expect(session.contains(" failure=\(reason.rawValue) "), "\(session)")
+    let failed = stage.log().split(separator: "\n").first { $0.contains("event=login-failed ") } ?? ""
+    #expect(failed.contains(" failure=\(reason.rawValue)"), "\(failed)")
+    #expect(failed.contains(reason.isTrouble ? "level=warning" : "level=notice"), "\(failed)")
+    #expect(!stage.log().contains("s3cret"))
+  }
+
+  private typealias Scene = (stage: LoopStage, client: Peer, answer: String)
+
+  /// Logs in, lets `play` be the backend, and returns the answer.
+  private func logIn(
+    _ settings: Settings, _ command: String = "a LOGIN alice s3cret\r\n", _ play: (LoopStage) throws -> Void = { _ in }
+  ) throws -> Scene {
+    let stage = try LoopStage(settings)
+    let client = stage.connect()
+    _ = client.hear("ready.\r\n")
+    client.send(command)
+    try play(stage)
+    let heard = client.hear("\r\n")
+    return (stage, client, heard)
+  }
+
+  private func produce(_ reason: LoginFailure.Reason, _ server: TestServer) throws -> Scene {
+    let settings = Settings.to(server.port)
+    let greeting = "* OK [CAPABILITY IMAP4rev1] ready\r\n"
+    switch reason {
+    case .emptyName: return try logIn(settings, "a LOGIN \"\" s3cret\r\n") { try self.delay($0) }
+    case .longName:
+      return try logIn(settings, "a LOGIN \(String(repeating: "x", count: 600)) s3cret\r\n") { try self.delay($0) }
+    case .badCharacters: return try logIn(settings, "a LOGIN alice {8+}\r\ns3cre\r\nt\r\n") { try self.delay($0) }
+    case .unknownUser:
+      let folder = try Folder()
+      var settings = settings
+      settings.routes = [.regex(file: try folder.write("routes.re", "bob: a\n"))]
+      return try logIn(settings) { try self.delay($0) }
+    case .refused:
+      return try logIn(settings) { _ in
+        let backend = server.accept()
+        backend.send(greeting)
+        _ = backend.hear("s3cret\"\r\n")
+        backend.send("L NO [AUTHENTICATIONFAILED] no\r\n")
+        // The connection is not kept.
+        #expect(backend.hearsClose())
+      }
+    case .refusedOtherwise:
+      return try logIn(settings) { _ in
+        let backend = server.accept()
+        backend.send(greeting)
+        _ = backend.hear("s3cret\"\r\n")
+        backend.send("L NO [LIMIT] too many\r\n")
+        #expect(backend.hearsClose())
+      }
+    case .lookupFailed:
+      let folder = try Folder()
+      let file = folder.file("map.db")
+      try run("sqlite3", file, SQLiteMap.schema)
+      var settings = settings
+      settings.routes = [.sqlite(file: file, query: nil), .fixed(backend: "a")]
+      let stage = try LoopStage(settings)
+      unlink(file)
+      let client = stage.connect()
+      _ = client.hear("ready.\r\n")
+      client.send("a LOGIN alice s3cret\r\n")
+      return (stage, client, client.hear("\r\n"))
+    case .lookupBusy:
+      let folder = try Folder()
+      let file = folder.file("map.db")
+      try run("sqlite3", file, SQLiteMap.schema)
+      let writer = try SQLiteDatabase(file, .write)
+      try writer.run("BEGIN EXCLUSIVE")
+      var settings = settings
+      settings.routes = [.sqlite(file: file, query: nil), .fixed(backend: "a")]
+      return try logIn(settings) { stage in
+        eventually("the session waits") { stage.doing() == "waiting for a locked map" }
+        stage.advance(seconds: 3)
+      }
+    case .backendUnresolved:
+      var settings = settings
+      settings.backends["a"] = BackendSettings(host: Host("no-such-host.invalid")!)
+      return try logIn(settings)
+    case .noSocket:
+      // Of v6 sockets, which no other test asks for.
+      KernelPlay.write(.socket, on: AF_INET6, [.failed(.system(SystemError(EMFILE)))])
+      var settings = settings
+      settings.backends["a"] = BackendSettings(host: Host("::1")!)
+      return try logIn(settings)
+    case .backendUnreachable:
+      var settings = settings
+      // A port nobody listens on: its server has gone.
+      settings.backends["a"] = BackendSettings(host: Host("127.0.0.1")!, ports: [.imap: TestServer().port])
+      return try logIn(settings)
+    case .connectTimeout:
+      // A queue that is full does not answer.
+      let full = TestServer(backlog: 0)
+      let first = TestConnection(full.port)
+      let second = TestConnection(full.port)
+      var settings = settings
+      settings.backends["a"] = BackendSettings(host: Host("127.0.0.1")!, ports: [.imap: full.port])
+      let scene = try logIn(settings) { stage in
+        eventually("it connects") { stage.doing() == "connecting to the backend" }
+        stage.advance(seconds: 11)
+      }
+      withExtendedLifetime((first, second)) {}
+      return scene
+    case .backendTimeout:
+      return try logIn(settings) { stage in
+        let backend = server.accept()
+        eventually("it connects") { stage.doing() == "connecting to the backend" }
+        // After the time to connect it finds that it is connected, and waits for the greeting.
+        stage.advance(seconds: 11)
+        eventually("it waits") { stage.doing() == "waiting for the backend's greeting" }
+        stage.advance(seconds: 20)
+        #expect(backend.hearsClose())
+      }
+    case .backendClosed:
+      return try logIn(settings) { _ in
+        let backend = server.accept()
+        backend.send(greeting)
+        _ = backend.hear("s3cret\"\r\n")
+        backend.close()
+      }
+    case .backendError:
+      return try logIn(settings) { _ in
+        let backend = server.accept()
+        backend.send(greeting)
+        _ = backend.hear("s3cret\"\r\n")
+        backend.reset()
+      }
+    case .backendGreeting:
+      return try logIn(settings) { _ in server.accept().send("* BYE not now\r\n") }
+    case .backendProtocol:
+      return try logIn(settings) { _ in
+        let backend = server.accept()
+        backend.send(greeting)
+        _ = backend.hear("s3cret\"\r\n")
+        backend.send("what?\r\n")
+        #expect(backend.hearsClose())
+      }
+    case .backendMechanism:
+      return try logIn(settings) { _ in server.accept().send("* OK [CAPABILITY IMAP4rev1 LOGINDISABLED] ready\r\n") }
+    }
+  }
+
+  /// Lets the pause pass before a refusal that asked no backend.
+  private func delay(_ stage: LoopStage) throws {
+    eventually("the refusal waits") { stage.doing() == "delaying a refusal" }
+    stage.advance(seconds: 3)
+  }
+}
+
+/// A connection that says nothing.
+final class TestConnection {
+  private let fd: Int32
+
+  init(_ port: UInt16) {
+    fd = socket(AF_INET, Int32(SOCK_STREAM.rawValue), 0)
+    _ = fcntl(fd, F_SETFL, O_NONBLOCK)
+    var address = sockaddr_in()
+    address.sin_family = sa_family_t(AF_INET)
+    address.sin_port = port.bigEndian
+    address.sin_addr.s_addr = UInt32(0x7F00_0001).bigEndian
+    _ = withUnsafePointer(to: &address) {
+      $0.withMemoryRebound(to: sockaddr.self, capacity: 1) {
+        connect(fd, $0, socklen_t(MemoryLayout<sockaddr_in>.size))
+      }
+    }
+  }
+
+  deinit { close(fd) }
+}

@@ -1,0 +1,273 @@
+// swift-format-ignore-file: NeverForceUnwrap
+// A test that unwraps nil fails, which is what it is for.
+
+import Foundation
+import Glibc
+import Testing
+
+@testable import Protocols
+@testable import ProxyCore
+
+/// A folder that goes with the test.
+final class Folder {
+  let path: String
+
+  init() throws {
+    path = NSTemporaryDirectory() + "proxyd-test." + UUID().uuidString
+    try FileManager.default.createDirectory(atPath: path, withIntermediateDirectories: true)
+  }
+
+  deinit { try? FileManager.default.removeItem(atPath: path) }
+
+  func file(_ name: String) -> String { path + "/" + name }
+
+  func write(_ name: String, _ text: String) throws -> String {
+    try text.write(toFile: file(name), atomically: false, encoding: .utf8)
+    return file(name)
+  }
+}
+
+/// Runs a program and returns what it printed; the test fails if it fails.
+@discardableResult
+func run(_ argv: String...) throws -> String {
+  let process = Process()
+  process.executableURL = URL(filePath: "/usr/bin/env")
+  process.arguments = argv
+  let output = Pipe()
+  process.standardOutput = output
+  process.standardError = output
+  try process.run()
+  let text = String(decoding: output.fileHandleForReading.readDataToEndOfFile(), as: UTF8.self)
+  process.waitUntilExit()
+  try #require(process.terminationStatus == 0, "\(argv.joined(separator: " ")): \(text)")
+  return text
+}
+
+/// A certificate and its key.
+func makeCertificate(_ folder: Folder, _ name: String = "mail", days: Int = 30) throws -> CertificateSettings {
+  try run(
+    "openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "\(days)",
+    "-subj", "/CN=localhost", "-keyout", folder.file("\(name).key"), "-out", folder.file("\(name).crt"))
+  return CertificateSettings(certificate: folder.file("\(name).crt"), key: folder.file("\(name).key"))
+}
+
+/// Two ends of a connection, each taking about `buffer` bytes before it stalls.
+func makePair(buffer: Int32? = nil) -> (Int32, Int32) {
+  var ends: [Int32] = [0, 0]
+  precondition(socketpair(AF_UNIX, Int32(SOCK_STREAM.rawValue), 0, &ends) == 0)
+  for end in ends {
+    _ = fcntl(end, F_SETFL, O_NONBLOCK)
+    if var buffer { setsockopt(end, SOL_SOCKET, SO_SNDBUF, &buffer, 4) }
+  }
+  return (ends[0], ends[1])
+}
+
+/// Waits until the condition holds; nothing sleeps and hopes.
+func eventually(
+  _ what: String, seconds: Double = 10, _ location: SourceLocation = #_sourceLocation, _ condition: () throws -> Bool
+) rethrows {
+  let end = Date().addingTimeInterval(seconds)
+  while try !condition() {
+    guard Date() < end else {
+      Issue.record("not within \(seconds) s: \(what)", sourceLocation: location)
+      return
+    }
+    usleep(2_000)
+  }
+}
+
+/// A client's or a server's end of a connection, spoken to with blocking calls.
+final class Peer: @unchecked Sendable {
+  let fd: Int32
+  private var isOpen = true
+  private(set) var heard: [UInt8] = []
+
+  init(_ fd: Int32) {
+    self.fd = fd
+    _ = fcntl(fd, F_SETFL, 0)
+    var patience = timeval(tv_sec: 10, tv_usec: 0)
+    setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, socklen_t(MemoryLayout<timeval>.size))
+  }
+
+  deinit { close() }
+
+  func send(_ text: String) { send(Array(text.utf8)) }
+
+  func send(_ bytes: [UInt8]) { _ = Glibc.send(fd, bytes, bytes.count, Int32(MSG_NOSIGNAL)) }
+
+  /// Reads until the text appears, and returns all that was heard up to and with it; it is forgotten then.
+  func hear(_ text: String, _ location: SourceLocation = #_sourceLocation) -> String {
+    let wanted = Array(text.utf8)
+    while true {
+      if let range = heard.firstRange(of: wanted) {
+        let front = heard[..<range.upperBound]
+        heard.removeFirst(range.upperBound)
+        return String(decoding: front, as: UTF8.self)
+      }
+      var buffer = [UInt8](repeating: 0, count: 65_536)
+      let count = recv(fd, &buffer, buffer.count, 0)
+      guard count > 0 else {
+        Issue.record(
+          "closed or silent before \(text): \(String(decoding: heard, as: UTF8.self))", sourceLocation: location)
+        return String(decoding: heard, as: UTF8.self)
+      }
+      heard += buffer[..<count]
+    }
+  }
+
+  /// Whether the other side closes; what it says before is kept in `heard`.
+  func hearsClose() -> Bool {
+    while true {
+      var buffer = [UInt8](repeating: 0, count: 65_536)
+      let count = recv(fd, &buffer, buffer.count, 0)
+      if count == 0 || count < 0 && errno == ECONNRESET { return true }
+      guard count > 0 else { return false }
+      heard += buffer[..<count]
+    }
+  }
+
+  func endDirection() { _ = shutdown(fd, Int32(SHUT_WR)) }
+
+  /// Makes the close a reset.
+  func reset() {
+    var linger = linger(l_onoff: 1, l_linger: 0)
+    setsockopt(fd, SOL_SOCKET, SO_LINGER, &linger, socklen_t(MemoryLayout<linger>.size))
+    close()
+  }
+
+  func close() {
+    if isOpen { Glibc.close(fd) }
+    isOpen = false
+  }
+}
+
+/// A listening socket on loopback for a test's own backend.
+final class TestServer: @unchecked Sendable {
+  private let fd: Int32
+  let port: UInt16
+
+  init(backlog: Int32 = 16) {
+    fd = socket(AF_INET, Int32(SOCK_STREAM.rawValue), 0)
+    var address = sockaddr_in()
+    address.sin_family = sa_family_t(AF_INET)
+    address.sin_addr.s_addr = UInt32(0x7F00_0001).bigEndian
+    var length = socklen_t(MemoryLayout<sockaddr_in>.size)
+    let fd = fd
+    port = withUnsafeMutablePointer(to: &address) { pointer in
+      pointer.withMemoryRebound(to: sockaddr.self, capacity: 1) { pointer in
+        precondition(bind(fd, pointer, length) == 0 && listen(fd, backlog) == 0)
+        getsockname(fd, pointer, &length)
+      }
+      return UInt16(bigEndian: pointer.pointee.sin_port)
+    }
+    var patience = timeval(tv_sec: 10, tv_usec: 0)
+    setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, socklen_t(MemoryLayout<timeval>.size))
+  }
+
+  deinit { close(fd) }
+
+  /// The next connection.
+  func accept() -> Peer {
+    let accepted = Glibc.accept(fd, nil, nil)
+    precondition(accepted >= 0, "nobody connected")
+    return Peer(accepted)
+  }
+}
+
+/// One loop with a clock that goes when a test says so, and the log of its sessions.
+final class LoopStage {
+  let folder: Folder
+  let loop: EventLoop
+  let house: House
+  let clock = PlayedClock()
+  let settings: Settings
+  private let context: TLSContext?
+  private let logFile: String
+
+  init(_ settings: Settings, level: String = "info") throws {
+    folder = try Folder()
+    logFile = folder.file("log")
+    var settings = settings
+    settings.log = LogSettings(level: .debug, format: .text, destination: .file(logFile))
+    self.settings = settings
+    context = try settings.certificate.map {
+      try TLSContext(certificate: $0.certificate, key: $0.key, predecessor: nil)
+    }
+    let log = try Log(settings.log)
+    house = House(log: log, admission: Admission(most: 100), resolver: Resolver())
+    let plan = LoopPlan(listeners: [], routes: try RoutePlan(settings), settings: settings)
+    loop = try EventLoop(index: 0, house: house, plan: plan, clock: .played(clock))
+    loop.start()
+  }
+
+  deinit { loop.post { $0.end() } }
+
+  /// A client's end of a new session.
+  func connect(_ mailProtocol: MailProtocol = .imap, _ tls: TLSPolicy = .off) -> Peer {
+    let (ours, theirs) = makePair()
+    let address = SocketAddress(literal: "127.0.0.1", port: 143)!
+    let listener = Listener(
+      ListenerSettings(mailProtocol: mailProtocol, address: address, tls: tls), at: address, context)
+    loop.post { $0.adoptForTest(Descriptor(owning: theirs), listener) }
+    return Peer(ours)
+  }
+
+  /// Lets time pass, and the loop notice it.
+  func advance(seconds: UInt64) {
+    clock.advance(seconds: seconds)
+    loop.post { _ in }
+  }
+
+  /// What the only session is doing.
+  func doing() -> String? { onLoop { $0.sessions.all.first?.doing } }
+
+  /// The descriptor of the only session's client.
+  func clientDescriptor() -> Int32 { onLoop { $0.sessions.all.first?.client.descriptor.raw } ?? -1 }
+
+  /// Asks the loop something.
+  func onLoop<Value: Sendable>(_ body: @escaping @Sendable (isolated EventLoop) -> Value) -> Value {
+    let answer = Answer<Value>()
+    loop.post { answer.set(body($0)) }
+    return answer.get()
+  }
+
+  func log() -> String {
+    house.log.flush()
+    return (try? String(contentsOfFile: logFile, encoding: .utf8)) ?? ""
+  }
+
+  /// The fields of the first session line, once it is there.
+  func sessionLine(_ location: SourceLocation = #_sourceLocation) -> String {
+    var line = ""
+    eventually("a session line", location) {
+      line = log().split(separator: "\n").map(String.init).first { $0.contains("event=session ") } ?? ""
+      return !line.isEmpty
+    }
+    return line
+  }
+}
+
+/// A value from another thread.
+private final class Answer<Value: Sendable>: @unchecked Sendable {
+  private let semaphore = DispatchSemaphore(value: 0)
+  private var value: Value?
+
+  func set(_ value: Value) {
+    self.value = value
+    semaphore.signal()
+  }
+
+  func get() -> Value {
+    semaphore.wait()
+    return value!
+  }
+}
+
+extension Settings {
+  /// A default backend at a port.
+  static func to(_ port: UInt16, certificate: CertificateSettings? = nil) -> Settings {
+    Settings(
+      listeners: [], certificate: certificate, routes: [.fixed(backend: "a")],
+      backends: ["a": BackendSettings(host: Host("127.0.0.1")!, ports: [.imap: port, .pop3: port])])
+  }
+}
