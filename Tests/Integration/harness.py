@@ -241,7 +241,7 @@ class Proxy:
 
     def memory(self):
         """KiB of anonymous memory."""
-        for line in open(f"/proc/{self.pid}/status"):
+        for line in pathlib.Path(f"/proc/{self.pid}/status").read_text().splitlines():
             if line.startswith("RssAnon"):
                 return int(line.split()[1])
         raise AssertionError("no RssAnon")
@@ -408,7 +408,7 @@ class FakeBackend:
             threading.Thread(target=self._run, args=(connection,), daemon=True).start()
 
     def _run(self, connection):
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError), connection:
             self.behave(connection)
 
     def close(self):
