@@ -23,8 +23,10 @@ package enum MailProtocol: String, Equatable, Hashable, Sendable, CaseIterable {
 package struct ClientStep: Equatable, Sendable {
   /// How many bytes at the front were used up. The rest is given again, with what comes behind it.
   package let consumed: Int
+  /// What the driver has to do next.
   package let action: ClientAction
 
+  /// A step of its parts.
   package init(_ consumed: Int, _ action: ClientAction) {
     self.consumed = consumed
     self.action = action
@@ -100,6 +102,7 @@ package struct BackendAnswer: Equatable, Sendable {
   /// Whole untagged lines that came before it and are the client's too.
   package var untagged: [UInt8]
 
+  /// An answer of its parts, none of which may hold a line end of its own.
   package init(code: [UInt8] = [], text: [UInt8] = [], untagged: [UInt8] = []) {
     self.code = code
     self.text = text
@@ -120,9 +123,12 @@ package struct BackendAnswer: Equatable, Sendable {
 
 /// What a backend dialogue decided about the bytes it was given.
 package struct BackendStep: Equatable, Sendable {
+  /// How many bytes at the front were used up.
   package let consumed: Int
+  /// What the driver has to do next.
   package let action: BackendAction
 
+  /// A step of its parts.
   package init(_ consumed: Int, _ action: BackendAction) {
     self.consumed = consumed
     self.action = action

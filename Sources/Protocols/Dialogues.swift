@@ -5,6 +5,7 @@ package enum ClientDialogue: Equatable, Sendable {
   case imap(IMAPClientDialogue)
   case pop3(POP3ClientDialogue)
 
+  /// A dialogue before its first word, under the listener's policy.
   package init(_ mailProtocol: MailProtocol, policy: TLSPolicy, limits: Limits) {
     switch mailProtocol {
     case .imap: self = .imap(IMAPClientDialogue(policy: policy, limits: limits))
@@ -82,6 +83,7 @@ package enum BackendDialogue: Equatable, Sendable {
   case imap(IMAPBackendDialogue)
   case pop3(POP3BackendDialogue)
 
+  /// A dialogue that waits for the greeting; the trust is the proof that a secret may be said.
   package init(_ mailProtocol: MailProtocol, trust: ChannelTrust) {
     switch mailProtocol {
     case .imap: self = .imap(IMAPBackendDialogue(trust: trust))

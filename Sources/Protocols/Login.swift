@@ -9,13 +9,16 @@ package struct LoginDraft: ~Copyable {
     case sasl(SASLMechanism)
   }
 
+  /// How the credentials were given; a backend is logged in to alike where it can be.
   package var method = Method.command
   /// The authentication identity (RFC 4422 §2): whose password it is.
   package var name: [UInt8] = []
   /// The authorization identity: whose mailbox is asked for; empty if that of `name`.
   package var authorizationIdentity: [UInt8] = []
+  /// The password or token.
   package var password = Secret()
 
+  /// An empty draft.
   package init() {}
 
   /// Forgets the attempt and wipes the password.

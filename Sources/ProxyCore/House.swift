@@ -5,7 +5,9 @@ internal import Dispatch
 internal import Synchronization
 
 package final class House: Sendable {
+  /// Where everybody logs.
   package let log: Log
+  /// The places for sessions.
   package let admission: Admission
   let resolver: Resolver
   private let whenEmpty = Mutex<(@Sendable (Int) -> Void)?>(nil)
@@ -17,6 +19,7 @@ package final class House: Sendable {
   /// Warnings about a lack are at least this far apart.
   private static let lackPause = Timeouts.seconds(60)
 
+  /// A house of its parts.
   package init(log: Log, admission: Admission, resolver: Resolver) {
     self.log = log
     self.admission = admission
@@ -67,10 +70,14 @@ package final class House: Sendable {
 
 /// What a loop works with until the next reload.
 package struct LoopPlan: Sendable {
+  /// The sockets to accept from.
   package let listeners: [BoundListener]
+  /// Where users go.
   package let routes: RoutePlan
+  /// The rest of the configuration.
   package let settings: Settings
 
+  /// A plan of its parts.
   package init(listeners: [BoundListener], routes: RoutePlan, settings: Settings) {
     self.listeners = listeners
     self.routes = routes

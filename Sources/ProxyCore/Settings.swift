@@ -4,20 +4,28 @@
 package import Protocols
 
 package struct Settings: Equatable, Sendable {
+  /// Where clients connect.
   package var listeners: [ListenerSettings]
+  /// What is shown to clients; needed unless all listeners have TLS off.
   package var certificate: CertificateSettings?
+  /// Where users' backends are looked up, in order.
   package var routes: [RouteSettings]
+  /// The servers routes may name.
   package var backends: [String: BackendSettings]
   /// Event loops, one core each.
   package var loops: Int
+  /// How long things may take.
   package var timeouts: Timeouts
+  /// What clients may use.
   package var limits: Limits
   /// The most sessions at once; nil for what the descriptors allow.
   package var sessions: Int?
+  /// What is logged.
   package var log: LogSettings
   /// Whom the process becomes once its ports are bound; nil to stay.
   package var user: UserSettings?
 
+  /// The settings, each but the first and the routes with its default.
   package init(
     listeners: [ListenerSettings], certificate: CertificateSettings? = nil, routes: [RouteSettings],
     backends: [String: BackendSettings], loops: Int = 1, timeouts: Timeouts = Timeouts(), limits: Limits = Limits(),
@@ -38,14 +46,18 @@ package struct Settings: Equatable, Sendable {
 
 /// Where clients connect, and how.
 package struct ListenerSettings: Equatable, Hashable, Sendable {
+  /// The protocol spoken.
   package let mailProtocol: MailProtocol
+  /// The address to listen on.
   package let address: SocketAddress
+  /// How TLS is used.
   package let tls: TLSPolicy
   /// Where the configuration has it, for errors.
   package let key: String
   /// Whether it is one of the addresses that `*` stands for, which a kernel without IPv6 does not have.
   package let isAny: Bool
 
+  /// A listener of its parts.
   package init(
     mailProtocol: MailProtocol, address: SocketAddress, tls: TLSPolicy, key: String = "listeners", isAny: Bool = false
   ) {
@@ -59,10 +71,12 @@ package struct ListenerSettings: Equatable, Hashable, Sendable {
 
 /// Whom a process that was started by root becomes.
 package struct UserSettings: Equatable, Sendable {
+  /// The user's name.
   package let user: String
   /// Nil for the user's own group.
   package let group: String?
 
+  /// Names that are looked up when they are needed.
   package init(user: String, group: String?) {
     self.user = user
     self.group = group
@@ -71,9 +85,12 @@ package struct UserSettings: Equatable, Sendable {
 
 /// Paths of a PEM chain and its key.
 package struct CertificateSettings: Equatable, Sendable {
+  /// The chain, the own certificate first.
   package let certificate: String
+  /// The private key, without passphrase.
   package let key: String
 
+  /// Paths, as the process opens them.
   package init(certificate: String, key: String) {
     self.certificate = certificate
     self.key = key
@@ -92,9 +109,12 @@ package enum RouteSettings: Equatable, Sendable {
 
 /// A mail server that users can be sent to.
 package struct BackendSettings: Equatable, Sendable {
+  /// The server's address or name.
   package let host: Host
+  /// Its ports, where they are not the protocol's own.
   package let ports: [MailProtocol: UInt16]
 
+  /// A backend of its parts.
   package init(host: Host, ports: [MailProtocol: UInt16] = [:]) {
     self.host = host
     self.ports = ports
@@ -122,9 +142,12 @@ package struct Timeouts: Equatable, Sendable {
   /// For a map that is locked by a writer.
   package var lookup = Timeouts.seconds(2)
 
+  /// The defaults.
   package init() {}
 
+  /// Nanoseconds of seconds.
   package static func seconds(_ count: UInt64) -> UInt64 { count * 1_000_000_000 }
+  /// Nanoseconds of milliseconds.
   package static func milliseconds(_ count: UInt64) -> UInt64 { count * 1_000_000 }
 }
 
@@ -137,12 +160,17 @@ package struct SettingsError: Error, Equatable, Sendable {
   /// Where in another file than the configuration, if it is there.
   package let place: Place?
 
+  /// A place in a file.
   package struct Place: Equatable, Sendable {
+    /// Its path.
     package let file: String
+    /// From 1.
     package let line: Int
+    /// From 1.
     package let column: Int
   }
 
+  /// An error of its parts.
   package init(key: String, problem: String, place: Place? = nil) {
     self.key = key
     self.problem = problem

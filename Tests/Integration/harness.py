@@ -147,13 +147,13 @@ service stats {{
 class Dovecot:
     """A real backend. Every user it knows has the same password and a message that tells whose backend it is."""
 
-    def __init__(self, folder, name, users):
+    def __init__(self, folder, name, users, password=PASSWORD):
         self.name = name
         self.dir = pathlib.Path(folder) / f"dovecot-{name}"
         self.dir.mkdir()
         os.chmod(self.dir, 0o755)
         self.imap, self.pop3 = free_port(), free_port()
-        (self.dir / "passwd").write_text("".join(f"{user}:{{PLAIN}}{PASSWORD}\n" for user in users))
+        (self.dir / "passwd").write_text("".join(f"{user}:{{PLAIN}}{password}\n" for user in users))
         for user in users:
             self.deliver(user, f"Subject: this is backend {name}\r\n\r\nhello {user}\r\n".encode())
         subprocess.run(["chown", "-R", "mail:mail", str(self.dir / "mail")], check=True)

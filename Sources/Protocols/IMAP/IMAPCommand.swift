@@ -2,8 +2,11 @@
 
 /// A command line taken apart: a tag, a name, arguments. Ranges are positions in the bytes it was read from.
 package struct IMAPCommand: Equatable, Sendable {
+  /// The tag, echoed in the answer.
   package let tag: Range<Int>
+  /// What is asked for.
   package let name: Name
+  /// What stands behind the name.
   package let arguments: [Argument]
 
   /// The commands that have a meaning before login.
@@ -87,6 +90,7 @@ package struct IMAPCommand: Equatable, Sendable {
     case unknownName(tag: Range<Int>)
     case arguments(tag: Range<Int>)
 
+    /// Where the tag stands; nil if there is none.
     package var tag: Range<Int>? {
       switch self {
       case .tag: nil
@@ -97,10 +101,13 @@ package struct IMAPCommand: Equatable, Sendable {
 
   /// A command's first two words: all that is known when a literal's header comes by.
   package struct Head: Equatable, Sendable {
+    /// The tag, echoed in the answer.
     package let tag: Range<Int>
+    /// What is asked for.
     package let name: Name
     fileprivate let end: Int
 
+    /// Reads the first two words; what stands behind them is not looked at.
     package static func read(_ bytes: Span<UInt8>) throws(Fault) -> Head {
       var reader = IMAPReader(position: 0)
       let tag = reader.word(bytes)
@@ -225,6 +232,7 @@ private struct IMAPReader {
 package struct IMAPLiteral: Equatable, Sendable {
   /// Where the header begins in the line.
   package let start: Int
+  /// How many bytes follow the line; cut to a size beyond every bound if it is larger.
   package let size: Int
   /// Whether the client waits for a continuation request before it sends the bytes.
   package let isSynchronizing: Bool

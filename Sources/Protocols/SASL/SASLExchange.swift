@@ -7,6 +7,7 @@ package enum SASLExchange: Equatable, Sendable {
   /// LOGIN: the password is asked for.
   case loginPassword
 
+  /// The exchange before its first message.
   package init(_ mechanism: SASLMechanism) {
     switch mechanism {
     case .plain: self = .plain

@@ -1,9 +1,13 @@
 /// The bytes of the mail protocols' grammars, by their names.
 
 extension UInt8 {
+  /// NUL, which no line of a mail protocol holds.
   package static let nul: UInt8 = 0x00
+  /// LF.
   package static let lineFeed: UInt8 = 0x0A
+  /// CR.
   package static let carriageReturn: UInt8 = 0x0D
+  /// SP.
   package static let space: UInt8 = 0x20
 
   /// The byte of an ASCII character written as a literal.
@@ -15,6 +19,7 @@ extension UInt8 {
   package var isControl: Bool { self < 0x20 || self == 0x7F }
 
   @inline(__always)
+  /// An ASCII digit: RFC 5234's DIGIT.
   package var isDigit: Bool { self >= 0x30 && self <= 0x39 }
 
   /// ASCII lower case; bytes of UTF-8 sequences and all others stay as they are.

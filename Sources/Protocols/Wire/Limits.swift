@@ -8,6 +8,7 @@ package struct Limits: Equatable, Sendable {
   /// Refused logins on one connection before it is closed. No peer has a bound; ten guesses are no typing error.
   package var failedLogins: Int
 
+  /// The bounds, each with its default.
   package init(command: Int = 16_384, badCommands: Int = 3, failedLogins: Int = 10) {
     self.command = command
     self.badCommands = badCommands

@@ -7,11 +7,14 @@ package struct LineFramer: Equatable, Sendable {
   /// How many bytes at the front of the input are known to hold no line end.
   private var scanned = 0
 
+  /// A framer at the front of a line.
   package init() {}
 
   /// A line found: its text without the line end, and how long it is with it.
   package struct Line: Equatable, Sendable {
+    /// Where the line stands, without its end.
     package let text: Range<Int>
+    /// Where the next line begins.
     package let end: Int
   }
 

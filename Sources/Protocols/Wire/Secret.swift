@@ -4,13 +4,16 @@
 @safe
 package struct Secret: ~Copyable {
   private var storage: UnsafeMutableBufferPointer<UInt8>
+  /// Bytes held.
   package private(set) var count = 0
 
+  /// An empty secret, without memory.
   package init() {
     // SAFETY: an empty buffer has no memory; `reserve` allocates before anything is written.
     unsafe storage = UnsafeMutableBufferPointer(start: nil, count: 0)
   }
 
+  /// A copy of the bytes.
   package init(_ span: Span<UInt8>) {
     self.init()
     append(span)
@@ -22,6 +25,7 @@ package struct Secret: ~Copyable {
     unsafe storage.deallocate()
   }
 
+  /// Whether it holds nothing.
   package var isEmpty: Bool { count == 0 }
 
   /// The secret, lent.
@@ -34,6 +38,7 @@ package struct Secret: ~Copyable {
     }
   }
 
+  /// Adds a byte.
   package mutating func append(_ byte: UInt8) {
     reserve(1)
     // SAFETY: `reserve` made room for one more byte.
@@ -41,6 +46,7 @@ package struct Secret: ~Copyable {
     count += 1
   }
 
+  /// Adds bytes.
   package mutating func append(_ span: Span<UInt8>) {
     reserve(span.count)
     for index in span.indices { append(span[index]) }

@@ -7,6 +7,7 @@ package final class Admission: Sendable {
   private let most: Atomic<Int>
   private let present = Atomic<Int>(0)
 
+  /// An empty house with so many places.
   package init(most: Int) { self.most = Atomic(most) }
 
   /// Sessions now.

@@ -24,9 +24,12 @@ package enum Clock: Sendable {
 package final class PlayedClock: Sendable {
   private let time = Mutex<UInt64>(1_000_000_000)
 
+  /// A clock that shows one second.
   package init() {}
 
+  /// Nanoseconds, as the test has set them.
   package var now: UInt64 { time.withLock { $0 } }
 
+  /// Lets time pass.
   package func advance(seconds: UInt64) { time.withLock { $0 += Timeouts.seconds(seconds) } }
 }

@@ -13,6 +13,7 @@ internal import Synchronization
 
 package actor EventLoop {
   private nonisolated let executor: QueueExecutor
+  /// The queue, as Swift wants to see it.
   package nonisolated var unownedExecutor: UnownedSerialExecutor { unsafe executor.asUnownedSerialExecutor() }
 
   private let polls: PollSet
@@ -59,6 +60,7 @@ package actor EventLoop {
   /// Handshake steps in one batch, 0.2 ms each: more would hold up the relays.
   private static let mostHandshakes = 16
 
+  /// A loop that handles nothing before `start`. Fails if the kernel gives no epoll set or eventfd.
   package init(index: Int, house: House, plan: LoopPlan, clock: Clock = .monotonic) throws(SystemError) {
     self.index = index
     self.house = house

@@ -29,6 +29,7 @@ struct Token: Hashable, Sendable {
   func with(_ role: Role) -> Token { Token(role, index: index, generation: generation) }
 }
 
+/// The slots, and which of them are free.
 struct SlotTable {
   private var slots: [Slot] = []
   private var free: [Int] = []

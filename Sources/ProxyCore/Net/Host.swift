@@ -33,6 +33,7 @@ package enum Host: Hashable, Sendable {
 }
 
 extension Host: CustomStringConvertible {
+  /// The host as it stands before a port: v6 in brackets.
   package var description: String {
     switch self {
     case .address(let address): address.family == .v6 ? "[\(address.host)]" : address.host
@@ -43,9 +44,12 @@ extension Host: CustomStringConvertible {
 
 /// A host with or without a port: `host`, `host:143`, `192.0.2.1:143`, `[2001:db8::1]:143`, `2001:db8::1`.
 package struct HostPort: Hashable, Sendable {
+  /// The host.
   package let host: Host
+  /// The port; nil if none is given.
   package let port: UInt16?
 
+  /// Nil if the text is none of these.
   package init?(_ text: String) {
     if text.hasPrefix("[") {
       guard let close = text.firstIndex(of: "]"),

@@ -5,6 +5,7 @@ internal import Glibc
 internal import Synchronization
 
 package enum KernelPlay {
+  /// The calls that can be played.
   package enum Call: Hashable, Sendable { case receive, send, accept, socket, connect, watch }
 
   #if DEBUG

@@ -13,6 +13,7 @@ package final class ListeningSocket: Sendable {
   /// As many as the kernel allows wait to be accepted; it cuts this to net.core.somaxconn.
   private static let backlog: Int32 = 4_096
 
+  /// Binds and listens; a port below 1024 takes the right to.
   package init(_ wanted: SocketAddress) throws(SystemError) {
     self.wanted = wanted
     descriptor = Descriptor(owning: try Syscall.streamSocket(wanted.family).get())
@@ -31,11 +32,15 @@ package final class ListeningSocket: Sendable {
 /// What the operator wants of a listening socket. Sessions keep it; they must not keep the socket, which would stay open,
 /// and accept for nobody, as long as one of them lasts.
 package final class Listener: Sendable {
+  /// The protocol spoken.
   package let mailProtocol: MailProtocol
+  /// How TLS is used.
   package let tls: TLSPolicy
+  /// The address in use, for the log.
   package let address: SocketAddress
   let context: TLSContext?
 
+  /// The certificate is needed unless TLS is off.
   package init(_ settings: ListenerSettings, at address: SocketAddress, _ context: TLSContext?) {
     precondition(settings.tls == .off || context != nil, "a listener with TLS and no certificate")
     mailProtocol = settings.mailProtocol
@@ -47,9 +52,12 @@ package final class Listener: Sendable {
 
 /// A socket and what is wanted of it, in one configuration.
 package struct BoundListener: Sendable {
+  /// The open socket.
   package let socket: ListeningSocket
+  /// What is wanted of it.
   package let listener: Listener
 
+  /// A socket with the settings of a configuration.
   package init(_ socket: ListeningSocket, _ settings: ListenerSettings, _ context: TLSContext?) {
     self.socket = socket
     listener = Listener(settings, at: socket.address, context)

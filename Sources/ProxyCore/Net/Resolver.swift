@@ -36,6 +36,7 @@ package final class Resolver: Sendable {
   /// Questions at once; each holds a thread for as long as the system's resolver takes.
   private static let mostAtOnce = 8
 
+  /// A resolver that asks the system.
   package convenience init() { self.init(resolve: Resolver.ask) }
 
   /// With a resolver of a test's own.

@@ -4,6 +4,7 @@ internal import CLinux
 internal import Glibc
 
 package struct SocketAddress: Hashable, Sendable {
+  /// The two families of the Internet protocol.
   package enum Family: Hashable, Sendable {
     case v4, v6
 
@@ -19,7 +20,9 @@ package struct SocketAddress: Hashable, Sendable {
   private let high: UInt64
   private let low: UInt64
   private let scope: UInt32
+  /// The port, in the host's order.
   package let port: UInt16
+  /// v4 or v6.
   package let family: Family
 
   /// For a peer whose address the kernel does not tell.

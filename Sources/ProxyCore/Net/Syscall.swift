@@ -5,10 +5,13 @@ internal import Glibc
 
 /// An error the kernel reported.
 package struct SystemError: Error, Equatable, Sendable, CustomStringConvertible {
+  /// The errno.
   package let code: Int32
 
+  /// An errno as an error.
   package init(_ code: Int32) { self.code = code }
 
+  /// The C library's words for it.
   package var description: String {
     // SAFETY: strerror's text is copied at once; on glibc it is a constant for every known code.
     unsafe String(cString: strerror(code))
@@ -33,6 +36,7 @@ package enum IOResult: Equatable, Sendable {
   case closed
   case failed(IOFailure)
 
+  /// What has to happen before bytes can be moved.
   package enum Blocked: Equatable, Sendable { case readable, writable }
 }
 
@@ -41,6 +45,7 @@ package enum IOFailure: Equatable, Sendable, CustomStringConvertible {
   case system(SystemError)
   case tls(TLSFailure)
 
+  /// The system's or OpenSSL's words.
   package var description: String {
     switch self {
     case .system(let error): error.description

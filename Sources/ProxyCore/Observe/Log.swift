@@ -10,6 +10,7 @@ package final class Log: Sendable {
   /// For all events but the sessions'.
   package let logger: Logger
 
+  /// Fails if the destination can't be opened.
   package init(_ settings: LogSettings) throws(SystemError) {
     let writer = try LogWriter(settings)
     self.writer = writer

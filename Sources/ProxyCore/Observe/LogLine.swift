@@ -39,10 +39,12 @@ package struct LogLine {
     append(value)
   }
 
+  /// Adds a field of bytes; what is not UTF-8 is replaced.
   package mutating func add(_ name: StaticString, _ value: [UInt8]) {
     add(name, String(decoding: value, as: UTF8.self))
   }
 
+  /// Adds a number.
   package mutating func add(_ name: StaticString, _ value: some BinaryInteger) {
     begin(name)
     if style == .json { bytes.append(contentsOf: String(value).utf8) } else { append(String(value)) }
@@ -160,8 +162,10 @@ extension Logger.Level {
 package struct WallTime: Equatable, Sendable {
   private var bytes: [UInt8] = []
 
+  /// As `2026-11-24T06:00:00.007Z`.
   package var text: String { String(decoding: bytes, as: UTF8.self) }
 
+  /// The present.
   package static func now() -> WallTime {
     var time = timespec()
     // SAFETY: the structure is filled by the call.
@@ -172,6 +176,7 @@ package struct WallTime: Equatable, Sendable {
   /// Seconds since 1970.
   static var second: Int { time(nil) }
 
+  /// A moment in seconds since 1970.
   package init(seconds: Int, milliseconds: Int) {
     var seconds = seconds
     var parts = unsafe tm()

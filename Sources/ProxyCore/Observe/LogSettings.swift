@@ -3,10 +3,14 @@
 package import Logging
 
 package struct LogSettings: Equatable, Sendable {
+  /// The least urgent lines wanted.
   package var level: Logger.Level
+  /// How they are written.
   package var format: Format
+  /// Where to.
   package var destination: Destination
 
+  /// How a line is written.
   package enum Format: String, Equatable, Sendable, CaseIterable {
     /// `key=value`, one line an event.
     case text
@@ -14,6 +18,7 @@ package struct LogSettings: Equatable, Sendable {
     case json
   }
 
+  /// Where lines go.
   package enum Destination: Equatable, Sendable {
     case stderr
     /// Its socket: the fields arrive as fields.
@@ -23,6 +28,7 @@ package struct LogSettings: Equatable, Sendable {
     case file(String)
   }
 
+  /// The settings, each with its default.
   package init(level: Logger.Level = .info, format: Format = .text, destination: Destination = .stderr) {
     self.level = level
     self.format = format

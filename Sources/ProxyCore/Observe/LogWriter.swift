@@ -31,6 +31,7 @@ package final class LogWriter: Sendable {
   /// Lines are gathered this long before they are written together; a warning goes at once.
   private static let gather = DispatchTimeInterval.milliseconds(50)
 
+  /// Fails if the destination can't be opened.
   package init(_ settings: LogSettings) throws(SystemError) {
     state = Mutex(State(sink: try Sink(settings)))
   }
@@ -42,6 +43,7 @@ package final class LogWriter: Sendable {
     state.withLock { $0.sink = sink }
   }
 
+  /// Takes a finished line; it is written soon, a warning at once.
   package func write(_ bytes: [UInt8], level: Logger.Level) {
     let delay: DispatchTimeInterval? = state.withLock { state in
       guard state.size + bytes.count <= LogWriter.mostBytes else {

@@ -118,6 +118,7 @@ struct RegexAnswer: Equatable, Sendable {
 package final class RegexRules: Sendable {
   let file: String
   let rules: [Rule]
+  /// Rules that are allowed and likely a mistake.
   package let warnings: [SettingsError]
 
   struct Rule: Sendable {
@@ -126,6 +127,7 @@ package final class RegexRules: Sendable {
     let answer: RegexAnswer
   }
 
+  /// Reads a file; `key` is what its errors are told under.
   package convenience init(file: String, key: String) throws(SettingsErrors) {
     switch TextFile.read(file) {
     case .success(let text): try self.init(text, file: file, key: key)
@@ -133,6 +135,7 @@ package final class RegexRules: Sendable {
     }
   }
 
+  /// Reads rules from text; all errors are told.
   package init(_ text: String, file: String, key: String) throws(SettingsErrors) {
     var rules: [Rule] = []
     var errors: [SettingsError] = []

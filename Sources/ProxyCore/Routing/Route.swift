@@ -7,10 +7,12 @@ package struct RouteQuery: Equatable, Sendable {
   /// The user's name in ASCII lower case. Dovecot compares names so by default; two spellings of a user must not be
   /// sent to two backends.
   package let login: [UInt8]
+  /// The protocol the user came with.
   package let mailProtocol: MailProtocol
   /// Where the last "@" stands in `login`.
   private let at: Int?
 
+  /// A question for the name as the client gave it.
   package init(user: [UInt8], mailProtocol: MailProtocol) {
     login = user.map(\.lowercased)
     at = login.lastIndex(of: .ascii("@"))
@@ -36,6 +38,7 @@ package enum SourceAnswer: Equatable, Sendable {
 
 /// Where a user goes.
 package struct Route: Equatable, Sendable {
+  /// The server.
   package let backend: Backend
   /// The user's name at the backend, if another than the client's.
   package let loginAs: [UInt8]?
@@ -55,7 +58,9 @@ package enum RouteOutcome: Equatable, Sendable {
 package struct Backend: Equatable, Sendable {
   /// The name the operator gave it, or `host:port` if a map named it directly.
   package let name: String
+  /// Its host.
   package let host: Host
+  /// Its port for the protocol.
   package let port: UInt16
 
   /// A configured backend.

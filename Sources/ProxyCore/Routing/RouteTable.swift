@@ -28,6 +28,7 @@ package final class RouteTable {
     }
   }
 
+  /// The sources of a plan, opened when they are first asked.
   package init(_ plan: RoutePlan) {
     backends = plan.backends
     sources = plan.steps.map { step in
@@ -75,6 +76,7 @@ package struct RoutePlan: Sendable {
     case fixed(backend: String)
   }
 
+  /// Opens every source; all that is wrong is told together.
   package init(_ settings: Settings) throws(SettingsErrors) {
     var steps: [Step] = []
     var warnings: [SettingsError] = []
@@ -111,7 +113,9 @@ package struct RoutePlan: Sendable {
 
 /// All that is wrong, so that the operator can mend it in one go.
 package struct SettingsErrors: Error, Equatable, Sendable {
+  /// At least one.
   package let errors: [SettingsError]
 
+  /// A list as an error.
   package init(_ errors: [SettingsError]) { self.errors = errors }
 }

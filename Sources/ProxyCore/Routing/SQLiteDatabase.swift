@@ -4,17 +4,21 @@ internal import CSQLite
 
 /// What SQLite says when it can't.
 package struct SQLiteError: Error, Equatable, Sendable {
+  /// SQLite's extended result code.
   package let code: Int32
+  /// SQLite's words.
   package let message: String
 
   /// A writer is at work; trying again will do.
   package var isBusy: Bool { code & 0xFF == SQLITE_BUSY || code & 0xFF == SQLITE_LOCKED }
 }
 
+/// A connection, closed with its last statement.
 @safe
 package final class SQLiteDatabase {
   private let raw: OpaquePointer
 
+  /// What the connection is for.
   package enum Mode {
     /// As the lookups open it: nothing is created, nothing is waited for.
     case read
@@ -27,6 +31,7 @@ package final class SQLiteDatabase {
   /// Milliseconds a map command waits for another writer.
   private static let patience: Int32 = 10_000
 
+  /// Opens a file. Whether it is a database shows with the first statement.
   package init(_ file: String, _ mode: Mode) throws(SQLiteError) {
     var connection: OpaquePointer?
     let flags =
@@ -61,6 +66,7 @@ package final class SQLiteDatabase {
     guard result == SQLITE_OK else { throw unsafe SQLiteDatabase.error(raw, result) }
   }
 
+  /// Prepares one statement, to be kept.
   package func prepare(_ sql: String) throws(SQLiteError) -> SQLiteStatement {
     var statement: OpaquePointer?
     var tail: UnsafePointer<CChar>?
@@ -83,6 +89,7 @@ package final class SQLiteDatabase {
   fileprivate func error(_ code: Int32) -> SQLiteError { unsafe SQLiteDatabase.error(raw, code) }
 }
 
+/// A prepared statement, with the connection it needs.
 @safe
 package final class SQLiteStatement {
   private let raw: OpaquePointer
@@ -109,7 +116,9 @@ package final class SQLiteStatement {
     return (1...count).map { unsafe sqlite3_bind_parameter_name(raw, $0).map { unsafe String(cString: $0) } }
   }
 
+  /// Columns of its rows; 0 if it returns none.
   package var columns: Int { unsafe Int(sqlite3_column_count(raw)) }
+  /// Whether it leaves the file as it is.
   package var isReadOnly: Bool { unsafe sqlite3_stmt_readonly(raw) != 0 }
 
   /// Runs the statement with `values` for its parameters and gives each row to `row` until that returns false.

@@ -41,11 +41,14 @@ package final class SQLiteMap {
 
   /// A row of either table.
   package struct Row: Equatable, Sendable {
+    /// Whose row it is.
     package let name: Name
+    /// A backend's name, or host[:port].
     package let backend: String
     /// The name at the backend, of users only.
     package let loginAs: String?
 
+    /// A row of its parts.
     package init(name: Name, backend: String, loginAs: String? = nil) {
       self.name = name
       self.backend = backend
@@ -62,6 +65,7 @@ package final class SQLiteMap {
     }
   }
 
+  /// Adds the row, or replaces the one of that name.
   package func set(_ row: Row) throws(SQLiteError) {
     switch row.name {
     case .user(let name):
@@ -71,6 +75,7 @@ package final class SQLiteMap {
     }
   }
 
+  /// The row of that name; nil if there is none.
   package func get(_ name: Name) throws(SQLiteError) -> Row? {
     var found: Row?
     switch name {

@@ -7,6 +7,7 @@ package enum TextFile {
   /// The largest file taken. Ten thousand rules of 100 bytes are one megabyte.
   private static let most = 64 << 20
 
+  /// The text; what is not UTF-8 is replaced.
   package static func read(_ path: String) -> Result<String, SystemError> {
     switch bytes(path) {
     case .failure(let error): .failure(error)

@@ -3,7 +3,9 @@
 internal import Protocols
 
 package struct LoginFailure: Equatable, Sendable {
+  /// The class of the failure.
   package let reason: Reason
+  /// What the system, the map or the backend said.
   package let detail: String?
 
   /// The raw value is the stable name in the log.

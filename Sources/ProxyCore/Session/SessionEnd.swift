@@ -4,7 +4,9 @@ internal import Protocols
 
 /// The one reason a session ends for, and what the system or OpenSSL said of it.
 package struct SessionEnd: Equatable, Sendable {
+  /// The class of the end.
   package let reason: Reason
+  /// What the system or OpenSSL said.
   package let detail: String?
 
   /// The raw value is the stable name in the log.

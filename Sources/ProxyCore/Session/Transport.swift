@@ -80,7 +80,10 @@ struct Transport: ~Copyable {
 
 /// What the log says of a connection's TLS.
 package struct TLSFacts: Equatable, Sendable {
+  /// As `TLSv1.3`.
   package let version: String
+  /// OpenSSL's name of it.
   package let cipher: String
+  /// Whether the client came back with a ticket.
   package let isResumed: Bool
 }

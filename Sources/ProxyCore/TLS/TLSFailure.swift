@@ -6,6 +6,7 @@ package struct TLSFailure: Error, Equatable, Sendable, CustomStringConvertible {
   /// OpenSSL's words for the first error in its queue.
   package let reason: String
 
+  /// A failure in words.
   package init(reason: String) { self.reason = reason }
 
   /// Takes what is in the thread's error queue and leaves the queue empty. The first error is the cause; what follows
@@ -19,5 +20,6 @@ package struct TLSFailure: Error, Equatable, Sendable, CustomStringConvertible {
     return unsafe TLSFailure(reason: String(cString: text))
   }
 
+  /// The reason.
   package var description: String { reason }
 }

@@ -37,6 +37,7 @@ package struct TLSSession: ~Copyable {
     case failed(IOFailure)
   }
 
+  /// Takes the handshake as far as it goes.
   package mutating func handshake() -> Handshake {
     prepare()
     let result = unsafe SSL_do_handshake(raw)
@@ -78,8 +79,10 @@ package struct TLSSession: ~Copyable {
   }
 
   /// The protocol's version as logged, `TLSv1.3`.
-  // SAFETY: the text is a constant of the library.
-  package var version: String { unsafe String(cString: SSL_get_version(raw)) }
+  package var version: String {
+    // SAFETY: the text is a constant of the library.
+    unsafe String(cString: SSL_get_version(raw))
+  }
 
   /// The cipher's name as OpenSSL has it.
   package var cipher: String {

@@ -49,6 +49,7 @@ struct ConfigKey: Sendable {
   }
 }
 
+/// The table.
 enum ConfigKeys {
   private static let second: UInt64 = 1_000_000_000
   private static let hour = 3_600 * second

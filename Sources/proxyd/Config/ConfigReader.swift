@@ -35,6 +35,7 @@ struct ConfigErrors: Error {
   let errors: [ConfigError]
 }
 
+/// Reads one file.
 final class ConfigReader {
   let file: String
   private(set) var errors: [ConfigError] = []

@@ -69,7 +69,7 @@ enum ConfigText {
     for key in ConfigKeys.all {
       let standard = key.standard.map { "Default: \($0)." } ?? "It must be given."
       text +=
-        ".It Cm \(key.path)\n\(escape(key.help))\n.br\nExpected: \(escape(key.kind.expected)).\n.br\n\(escape(standard))\n"
+        ".It Cm \(key.path)\n\(escape(sentences(key.help)))\n.br\nExpected: \(escape(key.kind.expected)).\n.br\n\(escape(standard))\n"
     }
     text += """
       .El
@@ -87,6 +87,9 @@ enum ConfigText {
       """
     return text
   }
+
+  /// mdoc(7): a sentence a line.
+  private static func sentences(_ text: String) -> String { text.replacing(". ", with: ".\n") }
 
   /// roff: a line must not begin with a dot or an apostrophe, and a backslash stands for itself only as \\e.
   private static func escape(_ text: String) -> String {

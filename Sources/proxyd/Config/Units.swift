@@ -22,6 +22,7 @@ enum Duration {
   }
 }
 
+/// Sizes in bytes.
 enum Size {
   private static let units: [(suffix: String, bytes: Int)] = [("k", 1 << 10), ("m", 1 << 20), ("g", 1 << 30)]
 
