@@ -297,6 +297,13 @@ struct RegexRoutesTests {
     }
   }
 
+  /// To Swift "\r\n" is one character: a file from Windows once was a single line.
+  @Test func linesEndWithLineFeedWithOrWithoutReturn() throws {
+    #expect(TextFile.lines("a\r\nb\n\nc") == ["a", "b", "", "c"])
+    let rules = try RegexRules("# from Windows\r\na: x\r\nb: y\r\n", file: "routes.re", key: "k")
+    #expect(rules.rules.map(\.line) == [2, 3])
+  }
+
   @Test func allFaultsAreTold() {
     #expect(throws: SettingsErrors.self) { try RegexRules("(: a\nx\n[: b", file: "f", key: "k") }
     do throws(SettingsErrors) { _ = try RegexRules("(: a\nx\n[: b", file: "f", key: "k") } catch {

@@ -140,7 +140,7 @@ package final class RegexRules: Sendable {
     var rules: [Rule] = []
     var errors: [SettingsError] = []
     var warnings: [SettingsError] = []
-    for (index, line) in text.split(separator: "\n", omittingEmptySubsequences: false).enumerated() {
+    for (index, line) in TextFile.lines(text).enumerated() {
       let reading = RegexRules.read(line, number: index + 1)
       func error(_ problem: String, column: Int) -> SettingsError {
         SettingsError(
@@ -172,8 +172,7 @@ package final class RegexRules: Sendable {
     case fault(String, column: Int)
   }
 
-  private static func read(_ raw: Substring, number: Int) -> Reading {
-    let line = raw.hasSuffix("\r") ? raw.dropLast() : raw
+  private static func read(_ line: Substring, number: Int) -> Reading {
     let content = line.drop(while: \.isBlank)
     guard let first = content.first, first != "#" else { return .nothing }
     func column(_ index: Substring.Index) -> Int { line.distance(from: line.startIndex, to: index) + 1 }

@@ -15,6 +15,13 @@ package enum TextFile {
     }
   }
 
+  /// The lines of a text without their ends, LF or CRLF. (To Swift, CRLF is one character, and no line ends with LF then.)
+  package static func lines(_ text: String) -> [Substring] {
+    text.utf8.split(separator: .lineFeed, omittingEmptySubsequences: false).map { line in
+      Substring(line.last == .carriageReturn ? line.dropLast() : line)
+    }
+  }
+
   private static func bytes(_ path: String) -> Result<[UInt8], SystemError> {
     switch Syscall.openForReading(path) {
     case .failure(let error): return .failure(error)

@@ -19,6 +19,7 @@ struct Transport: ~Copyable {
 
   /// Reads into the whole of `scratch`, under TLS several records if they are there already.
   mutating func read(into scratch: inout Scratch) -> IOResult {
+    // SAFETY: the scratch lends memory that is its own for the time of each call.
     guard isTLS else { return unsafe scratch.fill(from: 0) { unsafe Syscall.receive(descriptor, into: $0) } }
     var count = 0
     while scratch.size - count >= Transport.record {

@@ -15,10 +15,15 @@ package struct TLSFailure: Error, Equatable, Sendable, CustomStringConvertible {
     let code = ERR_get_error()
     ERR_clear_error()
     guard code != 0 else { return TLSFailure(reason: fallback) }
+    // A system call's errno stands under a flag of its own, and the library has no words for it (ERR_GET_REASON(3)).
+    if code & systemErrorFlag != 0 { return TLSFailure(reason: SystemError(Int32(code & 0x7FFF_FFFF)).description) }
     // SAFETY: the text is a constant of the library.
     guard let text = unsafe ERR_reason_error_string(code) else { return TLSFailure(reason: "error \(code)") }
     return unsafe TLSFailure(reason: String(cString: text))
   }
+
+  /// ERR_SYSTEM_FLAG of OpenSSL 3.
+  private static let systemErrorFlag: UInt = 1 << 31
 
   /// The reason.
   package var description: String { reason }

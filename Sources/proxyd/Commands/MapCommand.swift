@@ -160,8 +160,7 @@ enum MapText {
 
   static func rows(_ text: String, source: String) throws -> [SQLiteMap.Row] {
     var rows: [SQLiteMap.Row] = []
-    for (index, line) in text.split(separator: "\n", omittingEmptySubsequences: false).enumerated() {
-      let line = line.hasSuffix("\r") ? line.dropLast() : line
+    for (index, line) in TextFile.lines(text).enumerated() {
       if line.isEmpty || line.hasPrefix("#") { continue }
       let fields = line.split(separator: "\t", omittingEmptySubsequences: false).map(String.init)
       guard fields.count == 2 || fields.count == 3 else {
