@@ -1,3 +1,11 @@
+/// How a client is told what the backend can do.
+enum CapabilityTelling: Equatable, Sendable {
+  /// In the OK's response code.
+  case byCode
+  /// In a line before the OK: the client asked for capabilities before, so it may not read codes.
+  case untagged
+}
+
 /// Renders what is said to an IMAP client before login.
 enum IMAPReply {
   /// A tagged line of our own.
@@ -22,8 +30,20 @@ enum IMAPReply {
     out.endLine()
   }
 
-  /// The backend's OK under the client's tag.
-  static func accepted(_ answer: BackendAnswer, tag: [UInt8], _ out: inout [UInt8]) {
+  /// The backend's OK under the client's tag, with the backend's capabilities: in the code if it is free, else before it.
+  /// (Two codes don't fit into one answer; Dovecot's proxy tries and leaves a stray bracket.)
+  static func accepted(_ answer: BackendAnswer, tag: [UInt8], _ telling: CapabilityTelling, _ out: inout [UInt8]) {
+    var answer = answer
+    if !answer.capabilities.isEmpty {
+      if telling == .byCode, answer.code.isEmpty {
+        answer.code.append("CAPABILITY ")
+        answer.code.append(contentsOf: answer.capabilities)
+      } else {
+        answer.untagged.append("* CAPABILITY ")
+        answer.untagged.append(contentsOf: answer.capabilities)
+        answer.untagged.endLine()
+      }
+    }
     relayed("OK", answer, tag: tag, &out)
   }
 
@@ -34,6 +54,10 @@ enum IMAPReply {
     case .backend(let answer): relayed("NO", answer, tag: tag, &out)
     case .unavailable: tagged(tag.span, "NO [UNAVAILABLE] Account is temporarily unavailable.", &out)
     case .misconfigured: tagged(tag.span, "NO [SERVERBUG] Account is temporarily unavailable.", &out)
+    case .disabled: tagged(tag.span, "NO [CONTACTADMIN] Login is disabled for this account.", &out)
+    case .mechanism:
+      tagged(tag.span, "NO [CANNOT] This mechanism can't be used for this account, another may.", &out)
+    case .cancelled: bad(tag.span, "Authentication cancelled.", &out)
     }
   }
 
