@@ -111,16 +111,21 @@ struct ClientStanding: Equatable, Sendable {
 
 /// Knows the first words of protocols that have no business on a mail port.
 enum ForeignProtocol {
-  /// A TLS record's first two bytes: handshake, major version 3 (RFC 8446 §5.1). No mail command begins with them.
-  static func isTLS(_ input: Span<UInt8>) -> Bool {
-    input.count > 0 && input[0] == 0x16 && (input.count == 1 || input[1] == 0x03)
-  }
+  /// A TLS record's first byte: a handshake (RFC 8446 §5.1). No mail command begins with it. The second byte is not
+  /// waited for: what is decided must not depend on how the network cuts.
+  static func isTLS(_ input: Span<UInt8>) -> Bool { input.count > 0 && input[0] == 0x16 }
 
   /// An HTTP request line (RFC 9112 §3), or SMTP's first command (RFC 5321 §4.1.1.1).
   static func isRequest(_ line: Span<UInt8>) -> Bool {
     if line.startsIgnoringCase(with: "EHLO ") || line.startsIgnoringCase(with: "HELO ") { return true }
-    guard line.count > 9 else { return false }
+    // Three words, the last of them a version: a password in IMAP's LOGIN may look like that too.
+    guard line.count > 9, line[line.count - 9] == .space else { return false }
     let version = line.extracting((line.count - 8)...)
-    return version.startsIgnoringCase(with: "HTTP/") && line[line.count - 9] == .space
+    guard version.startsIgnoringCase(with: "HTTP/"), version[5].isDigit, version[6] == .ascii("."), version[7].isDigit
+    else { return false }
+    guard let blank = line.firstIndex(of: .space), let next = line.firstIndex(of: .space, from: blank + 1) else {
+      return false
+    }
+    return next == line.count - 9
   }
 }
