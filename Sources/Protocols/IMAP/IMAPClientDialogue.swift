@@ -65,7 +65,12 @@ package struct IMAPClientDialogue: Equatable, Sendable {
 
   /// The login's outcome. After `.accepted` the dialogue is over; after anything else the client may go on.
   package mutating func conclude(_ verdict: Verdict, _ out: inout [UInt8]) -> ClientAction {
-    guard case .authenticating(let tag) = state else { preconditionFailure("a verdict without a login") }
+    let tag: [UInt8]
+    switch state {
+    // A backend may decide, or go, before its challenge is answered.
+    case .authenticating(let asked), .answering(let asked, _): tag = asked
+    case .command, .response, .upgrading, .over: preconditionFailure("a verdict without a login")
+    }
     switch verdict {
     case .accepted(let answer):
       state = .over

@@ -54,7 +54,11 @@ package struct POP3ClientDialogue: Equatable, Sendable {
 
   /// The login's outcome. After `.accepted` the dialogue is over; after anything else the client may go on.
   package mutating func conclude(_ verdict: Verdict, _ out: inout [UInt8]) -> ClientAction {
-    guard case .authenticating = state else { preconditionFailure("a verdict without a login") }
+    switch state {
+    // A backend may decide, or go, before its challenge is answered.
+    case .authenticating, .answering: break
+    case .command, .response, .upgrading, .over: preconditionFailure("a verdict without a login")
+    }
     switch verdict {
     case .accepted(let answer):
       state = .over
