@@ -245,8 +245,8 @@ package struct IMAPClientDialogue: Equatable, Sendable {
     draft.reset()
     draft.method = .sasl(mechanism)
     let exchange = SASLExchange(mechanism)
-    guard command.arguments.count == 2 else { return challenge(tag.array, exchange, consumed, &out) }
-    guard case .atom(let response) = command.arguments[1] else {
+    guard command.arguments.count > 1 else { return challenge(tag.array, exchange, consumed, &out) }
+    guard command.arguments.count == 2, case .atom(let response) = command.arguments[1] else {
       return bad(tag, "The initial response is not base64.", consumed, &out)
     }
     let initial = bytes.extracting(response)
