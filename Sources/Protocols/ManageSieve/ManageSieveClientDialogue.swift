@@ -188,7 +188,8 @@ package struct ManageSieveClientDialogue: Equatable, Sendable {
   /// RFC 5804 §2.13: the string given comes back in the code TAG.
   private mutating func noop(_ rest: Span<UInt8>, _ consumed: Int, _ out: inout [UInt8]) -> ClientStep {
     var reader = ManageSieveReader()
-    guard let word = reader.next(rest) else {
+    let word = reader.next(rest)
+    guard word != nil || !reader.isAtEnd(rest) else {
       ManageSieveReply.close(.ok, "NOOP completed.", &out)
       return ClientStep(consumed, .proceed)
     }

@@ -71,7 +71,10 @@ struct ManageSieveReader {
         let range = (position + 1)..<index
         position = index + 1
         return range
-      case .ascii("\\"): index += 2
+      case .ascii("\\"):
+        // What is escaped may be a quote; a line end or NUL may not be hidden so.
+        guard index + 1 < line.count, !line[index + 1].isControl else { return nil }
+        index += 2
       case .nul, .carriageReturn, .lineFeed: return nil
       default: index += 1
       }
