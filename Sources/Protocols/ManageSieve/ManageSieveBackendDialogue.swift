@@ -60,9 +60,9 @@ package struct ManageSieveBackendDialogue: Equatable, Sendable {
   /// The client answered the backend's challenge; its message is in the draft.
   package mutating func respond(_ draft: borrowing LoginDraft, _ out: inout [UInt8]) {
     guard case .sasl(let framer, var exchange) = state else { preconditionFailure("an answer without a challenge") }
-    out.append(.ascii("\""))
+    let start = out.count
     exchange.pass(draft, &out)
-    out.append(.ascii("\""))
+    ManageSieveBackendDialogue.wrap(from: start, &out)
     out.endLine()
     state = .sasl(framer, exchange)
   }
@@ -187,12 +187,24 @@ package struct ManageSieveBackendDialogue: Equatable, Sendable {
     out.append(mechanism.name)
     out.append(.ascii("\""))
     if SASLInitiator.hasInitialResponse(mechanism) {
-      out.append(" \"")
+      out.append(.space)
+      let start = out.count
       exchange.begin(draft, &out)
-      out.append(.ascii("\""))
+      ManageSieveBackendDialogue.wrap(from: start, &out)
     }
     out.endLine()
     state = .sasl(ManageSieveFramer(), exchange)
+  }
+
+  /// Makes a string of the base64 at the end of `out`: quoted, or a literal where it is too long for quotes, as tokens
+  /// are (RFC 5804 §4).
+  private static func wrap(from start: Int, _ out: inout [UInt8]) {
+    let count = out.count - start
+    guard count > ManageSieveReply.longestQuoted else {
+      out.insert(.ascii("\""), at: start)
+      return out.append(.ascii("\""))
+    }
+    out.insert(contentsOf: "{\(count)+}\r\n".utf8, at: start)
   }
 
   private mutating func answer(
@@ -207,6 +219,10 @@ package struct ManageSieveBackendDialogue: Equatable, Sendable {
       case .no:
         state = .over
         return BackendStep(consumed, .refused(ManageSieveBackendDialogue.refusal(closing.answer), closing.answer))
+      // RFC 5804 §1.3: a referral may come with a goodbye too.
+      case .bye where closing.answer.codeName == "referral":
+        state = .over
+        return BackendStep(consumed, .refused(.backend(closing.answer), closing.answer))
       case .bye: return fail(.protocolError, line, consumed)
       }
     }
@@ -216,20 +232,16 @@ package struct ManageSieveBackendDialogue: Equatable, Sendable {
     }
     var exchange = exchange
     let start = out.count
-    out.append(.ascii("\""))
     switch exchange.answer(challenge.span, draft, &out) {
     case .said:
-      out.append(.ascii("\""))
+      ManageSieveBackendDialogue.wrap(from: start, &out)
       out.endLine()
       state = .sasl(ManageSieveFramer(), exchange)
       return BackendStep(consumed, .proceed)
     case .asksClient(let bytes):
-      out.removeLast(out.count - start)
       state = .sasl(ManageSieveFramer(), exchange)
       return BackendStep(consumed, .challenge(bytes))
-    case .unexpected:
-      out.removeLast(out.count - start)
-      return fail(.protocolError, line, consumed)
+    case .unexpected: return fail(.protocolError, line, consumed)
     }
   }
 

@@ -45,9 +45,9 @@ package struct ManageSieveClientDialogue: Equatable, Sendable {
   package mutating func challenge(_ challenge: Span<UInt8>, _ out: inout [UInt8]) {
     guard case .authenticating = state else { preconditionFailure("a challenge without a login") }
     state = .answering(ManageSieveFramer())
-    out.append(.ascii("\""))
-    Base64.encode(challenge, into: &out)
-    out.append(.ascii("\""))
+    var text: [UInt8] = []
+    Base64.encode(challenge, into: &text)
+    ManageSieveReply.quote(text.span, &out)
     out.endLine()
   }
 

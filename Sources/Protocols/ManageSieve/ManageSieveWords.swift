@@ -174,11 +174,29 @@ enum ManageSieveStatus: Equatable, Sendable {
     var answer = BackendAnswer()
     var next = reader.next(line)
     if case .list(let code)? = next {
-      answer.code.appendLineSafe(line.extracting(code))
+      append(line.extracting(code), &answer.code)
       next = reader.next(line)
     }
     if let text = ManageSieveReader.value(next, line) { answer.text.appendLineSafe(text.span) }
     return (status, answer)
+  }
+
+  /// Appends a code's words, its strings rendered anew: a literal's bytes would not stay within the answer's line.
+  private static func append(_ code: Span<UInt8>, _ out: inout [UInt8]) {
+    var reader = ManageSieveReader()
+    while let word = reader.next(code) {
+      if !out.isEmpty { out.append(.space) }
+      switch word {
+      case .atom(let range): out.appendLineSafe(code.extracting(range))
+      case .quoted, .literal:
+        var safe: [UInt8] = []
+        let value = ManageSieveReader.value(word, code) ?? []
+        safe.appendLineSafe(value.span)
+        ManageSieveReply.appendQuoted(safe.span, &out)
+      // The reader of the whole line lets no bracket within a code through.
+      case .list: return
+      }
+    }
   }
 }
 
@@ -225,8 +243,19 @@ enum ManageSieveReply {
     out.endLine()
   }
 
-  /// A string: quoted if it fits (RFC 5804 §4 has 1,024 bytes), else a literal of the server's form.
+  /// A string of a server's: quoted if it fits (RFC 5804 §4 has 1,024 bytes), else a literal.
   static func quote(_ text: Span<UInt8>, _ out: inout [UInt8]) {
+    guard text.count > longestQuoted else { return appendQuoted(text, &out) }
+    out.append(.ascii("{"))
+    out.append(contentsOf: String(text.count).utf8)
+    out.append("}\r\n")
+    out.append(text)
+  }
+
+  /// RFC 5804 §4: quoted = DQUOTE *1024QUOTED-CHAR DQUOTE.
+  static let longestQuoted = 1_024
+
+  static func appendQuoted(_ text: Span<UInt8>, _ out: inout [UInt8]) {
     out.append(.ascii("\""))
     for index in text.indices {
       if text[index] == .ascii("\"") || text[index] == .ascii("\\") { out.append(.ascii("\\")) }
