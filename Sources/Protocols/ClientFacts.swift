@@ -46,7 +46,15 @@ package enum ClientFact: Int, Equatable, Sendable, CaseIterable {
   fileprivate func accepts(_ value: Span<UInt8>) -> Bool {
     guard value.count > 0, value.count <= longest else { return false }
     for index in value.indices where !accepts(value[index]) { return false }
-    return true
+    return fits(value)
+  }
+
+  /// Whether a number is one of its kind's: whoever asks for a port may take it for one.
+  private func fits(_ value: Span<UInt8>) -> Bool {
+    switch self {
+    case .port, .connectedPort: Int(String(decoding: value.array, as: UTF8.self)) ?? .max <= Int(UInt16.max)
+    case .session, .address, .connectedAddress, .ttl, .transport, .connectedName: true
+    }
   }
 
   /// Dovecot takes session names of 64 bytes; a v6 address has 45 with its zone; a host name 255.
@@ -100,13 +108,9 @@ package struct ClientFacts: Equatable, Sendable {
   /// The number of a port or of the TTL; nil if it is not known.
   package func number(_ fact: ClientFact) -> Int? { Int(String(decoding: self[fact], as: UTF8.self)) }
 
-  /// Takes a pair of IMAP's ID. False if the key is none of ours.
-  mutating func take(identification key: Span<UInt8>, _ value: Span<UInt8>) -> Bool {
-    for fact in ClientFact.allCases where key.equalsIgnoringCase(fact.identification) {
-      set(fact, value)
-      return true
-    }
-    return false
+  /// Takes a pair of IMAP's ID. A key that is none of ours is passed over.
+  mutating func take(identification key: Span<UInt8>, _ value: Span<UInt8>) {
+    for fact in ClientFact.allCases where key.equalsIgnoringCase(fact.identification) { set(fact, value) }
   }
 
   /// Takes XCLIENT's arguments, `NAME=value` parted by blanks. Unknown ones are passed over, as Dovecot does.

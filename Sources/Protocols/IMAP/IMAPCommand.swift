@@ -252,16 +252,18 @@ struct IMAPIdentification: Equatable, Sendable {
     guard key.append(from: bytes, to: &name), value.append(from: bytes, to: &text),
       name.count <= IMAPIdentification.longestKey, text.count <= IMAPIdentification.longestValue
     else { return }
+    var isNil = false
+    if case .atom = value { isNil = text.span.equalsIgnoringCase("NIL") }
     // Keys that begin so are a proxy's to say. Those that no proxy of ours says are nobody's.
     if name.span.startsIgnoringCase(with: "x-") {
-      _ = facts.take(identification: name.span, text.span)
+      if !isNil { facts.take(identification: name.span, text.span) }
       return
     }
     var pair: [UInt8] = []
     if !pairs.isEmpty { pair.append(.space) }
     IMAPIdentification.appendQuoted(name.span, &pair)
     pair.append(.space)
-    if case .atom = value, text.span.equalsIgnoringCase("NIL") {
+    if isNil {
       pair.append("NIL")
     } else {
       IMAPIdentification.appendQuoted(text.span, &pair)
