@@ -205,13 +205,15 @@ package struct IMAPBackendDialogue: Equatable, Sendable {
       state = .login(LineFramer(), missing: missing)
       return BackendStep(consumed, .proceed)
     }
-    if line.startsIgnoringCase(with: "L OK ") {
+    // RFC 9051 §7.1 has a text behind each; a server that leaves it out has decided all the same.
+    let text = line.extracting(min(5, line.count)...)
+    if line.startsIgnoringCase(with: "L OK"), line.count == 4 || line[4] == .space {
       state = .over
-      return BackendStep(consumed, .accepted(completed(IMAPRespText.answer(line.extracting(5...)))))
+      return BackendStep(consumed, .accepted(completed(IMAPRespText.answer(text))))
     }
-    if line.startsIgnoringCase(with: "L NO ") {
+    if line.startsIgnoringCase(with: "L NO"), line.count == 4 || line[4] == .space {
       state = .over
-      var answer = IMAPRespText.answer(line.extracting(5...))
+      var answer = IMAPRespText.answer(text)
       answer.untagged = untagged
       return BackendStep(consumed, .refused(IMAPBackendDialogue.refusal(answer), answer))
     }

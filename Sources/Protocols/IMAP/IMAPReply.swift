@@ -44,14 +44,14 @@ enum IMAPReply {
         answer.untagged.endLine()
       }
     }
-    relayed("OK", answer, tag: tag, &out)
+    relayed("OK", answer, tag: tag, "Logged in.", &out)
   }
 
   /// Response codes: RFC 5530 §3.
   static func refused(_ refusal: LoginRefusal, tag: [UInt8], _ out: inout [UInt8]) {
     switch refusal {
     case .credentials: tagged(tag.span, "NO [AUTHENTICATIONFAILED] Authentication failed.", &out)
-    case .backend(let answer): relayed("NO", answer, tag: tag, &out)
+    case .backend(let answer): relayed("NO", answer, tag: tag, "Login refused.", &out)
     case .unavailable: tagged(tag.span, "NO [UNAVAILABLE] Account is temporarily unavailable.", &out)
     case .misconfigured: tagged(tag.span, "NO [SERVERBUG] Account is temporarily unavailable.", &out)
     case .disabled: tagged(tag.span, "NO [CONTACTADMIN] Login is disabled for this account.", &out)
@@ -61,7 +61,9 @@ enum IMAPReply {
     }
   }
 
-  private static func relayed(_ condition: StaticString, _ answer: BackendAnswer, tag: [UInt8], _ out: inout [UInt8]) {
+  private static func relayed(
+    _ condition: StaticString, _ answer: BackendAnswer, tag: [UInt8], _ usual: StaticString, _ out: inout [UInt8]
+  ) {
     out.append(contentsOf: answer.untagged)
     out.append(contentsOf: tag)
     out.append(.space)
@@ -73,7 +75,7 @@ enum IMAPReply {
     }
     // RFC 9051 §9: resp-text ends with text of at least one character.
     out.append(.space)
-    if answer.text.isEmpty { out.append("Done.") } else { out.append(contentsOf: answer.text) }
+    if answer.text.isEmpty { out.append(usual) } else { out.append(contentsOf: answer.text) }
     out.endLine()
   }
 }
