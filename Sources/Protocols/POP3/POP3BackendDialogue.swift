@@ -221,9 +221,13 @@ package struct POP3BackendDialogue: Equatable, Sendable {
     _ out: inout [UInt8]
   ) -> BackendStep {
     guard var mechanisms = known else {
-      guard POP3Status(line) == .ok else { return authenticate(SASLMechanisms(), line, consumed, draft, &out) }
-      state = .capability(LineFramer(), SASLMechanisms())
-      return BackendStep(consumed, .proceed)
+      switch POP3Status(line) {
+      case .ok:
+        state = .capability(LineFramer(), SASLMechanisms())
+        return BackendStep(consumed, .proceed)
+      case .error: return authenticate(SASLMechanisms(), line, consumed, draft, &out)
+      case .more, nil: return fail(.protocolError, line, consumed)
+      }
     }
     guard !line.equalsIgnoringCase(".") else { return authenticate(mechanisms, line, consumed, draft, &out) }
     if line.startsIgnoringCase(with: "SASL ") { mechanisms.insert(names: line.extracting(5...)) }
