@@ -109,4 +109,3 @@ package enum LoginFault: String, Equatable, Sendable, CaseIterable {
   case longName = "long-name"
   case badCharacters = "bad-characters"
 }
-

@@ -73,9 +73,7 @@ package struct ProxyHeader: Equatable, Sendable {
 
   private static func readText(_ input: Span<UInt8>) -> Reading {
     let front = input.extracting(..<min(6, input.count))
-    guard "PROXY ".utf8.elementsEqual(front.array) || (front.count < 6 && "PROXY ".utf8.starts(with: front.array)) else {
-      return .invalid
-    }
+    guard "PROXY ".utf8.starts(with: front.array) else { return .invalid }
     guard let end = input.firstIndex(of: .lineFeed) else { return input.count < longestLine ? .incomplete : .invalid }
     guard end < longestLine, input[end - 1] == .carriageReturn else { return .invalid }
     let words = split(input.extracting(..<(end - 1)))

@@ -14,7 +14,8 @@ package enum Referral {
     var url = code.extracting(9...)
     if url.count > 0, url[0] == .ascii("\"") { url = url.extracting(1...) }
     if url.count > 0, url[url.count - 1] == .ascii("\"") { url = url.extracting(..<(url.count - 1)) }
-    for scheme in ["imap://", "imaps://", "pop://", "sieve://"] as [StaticString] where url.startsIgnoringCase(with: scheme) {
+    let schemes: [StaticString] = ["imap://", "imaps://", "pop://", "sieve://"]
+    for scheme in schemes where url.startsIgnoringCase(with: scheme) {
       url = url.extracting(scheme.utf8CodeUnitCount...)
       break
     }

@@ -198,7 +198,8 @@ package struct IMAPBackendDialogue: Equatable, Sendable {
     _ line: Span<UInt8>, _ consumed: Int, _ missing: Piece, _ draft: borrowing LoginDraft, _ out: inout [UInt8]
   ) -> BackendStep {
     if line.startsIgnoringCase(with: "+"), line.count == 1 || line[1] == .space {
-      return more(line.extracting(min(2, line.count)...), consumed, missing, draft, &out) ?? fail(.protocolError, line, consumed)
+      return more(line.extracting(min(2, line.count)...), consumed, missing, draft, &out)
+        ?? fail(.protocolError, line, consumed)
     }
     if line.startsIgnoringCase(with: "* ") || IMAPBackendDialogue.isIdentificationsEnd(line) {
       guard keep(line) else { return fail(.protocolError, line.extracting(first: 80), consumed) }
@@ -347,6 +348,8 @@ package struct IMAPBackendDialogue: Equatable, Sendable {
   /// A quoted string or a literal (RFC 9051 §4.3). False if only the header could be said and "+" must be waited for.
   private func appendString(_ bytes: Span<UInt8>, _ out: inout [UInt8]) -> Bool {
     guard !IMAPBackendDialogue.fitsQuotes(bytes) else {
+      // Room for its escapes and the line end: a secret that moves leaves a copy behind.
+      out.reserveCapacity(out.count + 2 * bytes.count + 4)
       out.append(.ascii("\""))
       for index in bytes.indices {
         if bytes[index] == .ascii("\"") || bytes[index] == .ascii("\\") { out.append(.ascii("\\")) }

@@ -134,7 +134,8 @@ package enum SASLExchange: Equatable, Sendable {
     guard let header = GS2Header(message) else { return false }
     let bare = message.extracting(header.end...)
     guard bare.startsIgnoringCase(with: "n="), let comma = bare.firstIndex(of: .ascii(",")),
-      let name = GS2Header.decode(bare.extracting(2..<comma)), bare.extracting((comma + 1)...).startsIgnoringCase(with: "r=")
+      let name = GS2Header.decode(bare.extracting(2..<comma)),
+      bare.extracting((comma + 1)...).startsIgnoringCase(with: "r=")
     else { return false }
     take(name: name, for: header.identity, &draft)
     return true
@@ -159,7 +160,9 @@ private struct GS2Header {
     if field.count == 0 {
       identity = []
     } else {
-      guard field.startsIgnoringCase(with: "a="), let name = GS2Header.decode(field.extracting(2...)) else { return nil }
+      guard field.startsIgnoringCase(with: "a="), let name = GS2Header.decode(field.extracting(2...)) else {
+        return nil
+      }
       identity = name
     }
     end = comma + 1
