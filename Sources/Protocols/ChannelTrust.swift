@@ -20,3 +20,21 @@ package enum TLSPolicy: String, Equatable, Sendable, CaseIterable {
   /// TLS from the first byte (RFC 8314).
   case implicit
 }
+
+/// How the connection to a backend is protected before the login: the key `backends.*.tls`.
+package enum BackendTLS: String, Equatable, Sendable, CaseIterable {
+  /// Not at all: the link is the operator's own.
+  case off
+  /// STARTTLS or STLS, and no login without it.
+  case startTLS = "starttls"
+  /// TLS from the first byte.
+  case implicit
+}
+
+/// What a backend dialogue may say on the channel it begins on.
+package enum BackendChannel: Equatable, Sendable {
+  case trusted(ChannelTrust)
+  /// No word of the client or its login before STARTTLS or STLS. There is no way back to plain text: a backend that
+  /// does not offer it is not logged in to.
+  case startTLSFirst
+}

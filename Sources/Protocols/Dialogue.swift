@@ -7,12 +7,26 @@
 package enum MailProtocol: String, Equatable, Hashable, Sendable, CaseIterable {
   case imap
   case pop3
+  /// RFC 5804.
+  case manageSieve = "managesieve"
 
-  /// The protocol's registered port without implicit TLS, the default of a backend.
-  package var port: UInt16 {
+  /// The protocol's registered port, a backend's default. (ManageSieve has none for implicit TLS.)
+  package func port(_ tls: BackendTLS) -> UInt16 {
+    switch (self, tls) {
+    case (.imap, .off), (.imap, .startTLS): 143
+    case (.imap, .implicit): 993
+    case (.pop3, .off), (.pop3, .startTLS): 110
+    case (.pop3, .implicit): 995
+    case (.manageSieve, _): 4190
+    }
+  }
+
+  /// The protocol's name in TLS's ALPN (RFC 7301, RFC 8314 §4.5.3 and the registry of IANA).
+  package var alpn: StaticString {
     switch self {
-    case .imap: 143
-    case .pop3: 110
+    case .imap: "imap"
+    case .pop3: "pop3"
+    case .manageSieve: "managesieve"
     }
   }
 }
@@ -43,6 +57,10 @@ package enum ClientAction: Equatable, Sendable {
   case upgrade
   /// The draft is filled in: find the backend, log in there, and tell the dialogue the verdict.
   case authenticate
+  /// The client answered a backend's challenge; `LoginDraft.message` is what it said.
+  case respond
+  /// The client gave up on the exchange that a backend takes part in.
+  case cancel
   /// The reply ends the connection.
   case end(ClientEnd)
 }
@@ -55,6 +73,8 @@ package enum ClientEnd: String, Equatable, Sendable, CaseIterable {
   case tooManyFailedLogins = "too-many-failed-logins"
   /// A command longer than `Limits.command`.
   case commandTooLong = "command-too-long"
+  /// The first words are another protocol's: somebody's browser was sent here (ALPACA), or TLS on a port without.
+  case anotherProtocol = "another-protocol"
 }
 
 /// Why the driver ends a connection that is not logged in yet, as far as the client is told.
@@ -81,12 +101,19 @@ package enum LoginRefusal: Equatable, Sendable {
   case unavailable
   /// The operator's set-up is wrong; trying again won't help.
   case misconfigured
+  /// The operator closed the account.
+  case disabled
+  /// The mechanism can't be used for this account; another may.
+  case mechanism
+  /// The client gave up an exchange (RFC 9051 §6.2.2: BAD).
+  case cancelled
 
   /// Whether it counts towards `Limits.failedLogins`: a guess does, our own trouble does not.
   package var countsAgainstClient: Bool {
     switch self {
-    case .credentials, .backend: true
-    case .unavailable, .misconfigured: false
+    case .credentials, .disabled: true
+    case .backend(let answer): !answer.isTemporary
+    case .unavailable, .misconfigured, .mechanism, .cancelled: false
     }
   }
 }
@@ -101,12 +128,24 @@ package struct BackendAnswer: Equatable, Sendable {
   package var text: [UInt8]
   /// Whole untagged lines that came before it and are the client's too.
   package var untagged: [UInt8]
+  /// IMAP: what the backend can do now that the user is logged in, words without `CAPABILITY`; empty if it did not tell.
+  package var capabilities: [UInt8]
 
   /// An answer of its parts, none of which may hold a line end of its own.
-  package init(code: [UInt8] = [], text: [UInt8] = [], untagged: [UInt8] = []) {
+  package init(code: [UInt8] = [], text: [UInt8] = [], untagged: [UInt8] = [], capabilities: [UInt8] = []) {
     self.code = code
     self.text = text
     self.untagged = untagged
+    self.capabilities = capabilities
+  }
+
+  /// Whether the code says that the same password may do later: the user did not guess wrong.
+  package var isTemporary: Bool {
+    switch codeName {
+    // RFC 5530, RFC 3206, RFC 2449, RFC 9208 and Dovecot's, RFC 5804.
+    case "unavailable", "sys/temp", "in-use", "inuse", "limit", "login-delay", "serverbug", "trylater": true
+    default: codeName.hasPrefix("limit/")
+    }
   }
 
   /// Code and text as the backend had them, for the log.
@@ -139,6 +178,10 @@ package struct BackendStep: Equatable, Sendable {
 package enum BackendAction: Equatable, Sendable {
   case read
   case proceed
+  /// Start TLS. No byte may stand behind `consumed`: it would be somebody's on the way, taken for the backend's.
+  case upgrade
+  /// The backend asks what only the client can answer; these bytes are the challenge, decoded.
+  case challenge([UInt8])
   /// Logged in: everything behind `consumed` is the client's.
   case accepted(BackendAnswer)
   /// The backend said no to these credentials.
@@ -155,11 +198,15 @@ package enum BackendFault: String, Equatable, Sendable, CaseIterable {
   case protocolError = "backend-protocol"
   /// It takes no passwords here (LOGINDISABLED), or no mechanism that carries what the client gave.
   case noMechanism = "backend-mechanism"
+  /// STARTTLS or STLS is demanded by the operator and not offered, or refused.
+  case noTLS = "backend-starttls"
 }
 
 /// What a backend dialogue waits for, for the log and for people.
 package enum BackendDoing: String, Equatable, Sendable, CaseIterable {
   case greeting = "waiting for the backend's greeting"
+  case startTLS = "waiting for the backend's answer to STARTTLS"
   case capability = "waiting for the backend's capabilities"
   case answer = "waiting for the backend's answer to the login"
+  case client = "waiting for the client's answer to the backend's challenge"
 }

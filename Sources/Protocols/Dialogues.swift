@@ -4,12 +4,14 @@
 package enum ClientDialogue: Equatable, Sendable {
   case imap(IMAPClientDialogue)
   case pop3(POP3ClientDialogue)
+  case manageSieve(ManageSieveClientDialogue)
 
-  /// A dialogue before its first word, under the listener's policy.
-  package init(_ mailProtocol: MailProtocol, policy: TLSPolicy, limits: Limits) {
+  /// A dialogue before its first word, under the listener's terms.
+  package init(_ mailProtocol: MailProtocol, _ terms: ClientTerms) {
     switch mailProtocol {
-    case .imap: self = .imap(IMAPClientDialogue(policy: policy, limits: limits))
-    case .pop3: self = .pop3(POP3ClientDialogue(policy: policy, limits: limits))
+    case .imap: self = .imap(IMAPClientDialogue(terms))
+    case .pop3: self = .pop3(POP3ClientDialogue(terms))
+    case .manageSieve: self = .manageSieve(ManageSieveClientDialogue(terms))
     }
   }
 
@@ -22,18 +24,24 @@ package enum ClientDialogue: Equatable, Sendable {
     case .pop3(var dialogue):
       dialogue.greet(&out)
       self = .pop3(dialogue)
+    case .manageSieve(var dialogue):
+      dialogue.greet(&out)
+      self = .manageSieve(dialogue)
     }
   }
 
-  /// TLS is up.
-  package mutating func secured(_ out: inout [UInt8]) {
+  /// TLS is up, and the client showed a certificate or not.
+  package mutating func secured(_ certificate: ClientCertificate, _ out: inout [UInt8]) {
     switch self {
     case .imap(var dialogue):
-      dialogue.secured(&out)
+      dialogue.secured(certificate, &out)
       self = .imap(dialogue)
     case .pop3(var dialogue):
-      dialogue.secured(&out)
+      dialogue.secured(certificate, &out)
       self = .pop3(dialogue)
+    case .manageSieve(var dialogue):
+      dialogue.secured(certificate, &out)
+      self = .manageSieve(dialogue)
     }
   }
 
@@ -48,6 +56,25 @@ package enum ClientDialogue: Equatable, Sendable {
       let step = dialogue.receive(input, &draft, &out)
       self = .pop3(dialogue)
       return step
+    case .manageSieve(var dialogue):
+      let step = dialogue.receive(input, &draft, &out)
+      self = .manageSieve(dialogue)
+      return step
+    }
+  }
+
+  /// A backend asks what only the client can answer: its challenge, decoded.
+  package mutating func challenge(_ challenge: Span<UInt8>, _ out: inout [UInt8]) {
+    switch self {
+    case .imap(var dialogue):
+      dialogue.challenge(challenge, &out)
+      self = .imap(dialogue)
+    case .pop3(var dialogue):
+      dialogue.challenge(challenge, &out)
+      self = .pop3(dialogue)
+    case .manageSieve(var dialogue):
+      dialogue.challenge(challenge, &out)
+      self = .manageSieve(dialogue)
     }
   }
 
@@ -62,6 +89,10 @@ package enum ClientDialogue: Equatable, Sendable {
       let action = dialogue.conclude(verdict, &out)
       self = .pop3(dialogue)
       return action
+    case .manageSieve(var dialogue):
+      let action = dialogue.conclude(verdict, &out)
+      self = .manageSieve(dialogue)
+      return action
     }
   }
 
@@ -74,6 +105,9 @@ package enum ClientDialogue: Equatable, Sendable {
     case .pop3(var dialogue):
       dialogue.farewell(farewell, &out)
       self = .pop3(dialogue)
+    case .manageSieve(var dialogue):
+      dialogue.farewell(farewell, &out)
+      self = .manageSieve(dialogue)
     }
   }
 }
@@ -82,12 +116,29 @@ package enum ClientDialogue: Equatable, Sendable {
 package enum BackendDialogue: Equatable, Sendable {
   case imap(IMAPBackendDialogue)
   case pop3(POP3BackendDialogue)
+  case manageSieve(ManageSieveBackendDialogue)
 
-  /// A dialogue that waits for the greeting; the trust is the proof that a secret may be said.
-  package init(_ mailProtocol: MailProtocol, trust: ChannelTrust) {
+  /// A dialogue that waits for the greeting; the channel in the terms is the proof that a secret may be said.
+  package init(_ mailProtocol: MailProtocol, _ terms: BackendTerms) {
     switch mailProtocol {
-    case .imap: self = .imap(IMAPBackendDialogue(trust: trust))
-    case .pop3: self = .pop3(POP3BackendDialogue(trust: trust))
+    case .imap: self = .imap(IMAPBackendDialogue(terms))
+    case .pop3: self = .pop3(POP3BackendDialogue(terms))
+    case .manageSieve: self = .manageSieve(ManageSieveBackendDialogue(terms))
+    }
+  }
+
+  /// TLS is up after STARTTLS or STLS. `out` may hold the password afterwards.
+  package mutating func secured(_ draft: borrowing LoginDraft, _ out: inout [UInt8]) {
+    switch self {
+    case .imap(var dialogue):
+      dialogue.secured(&out)
+      self = .imap(dialogue)
+    case .pop3(var dialogue):
+      dialogue.secured(draft, &out)
+      self = .pop3(dialogue)
+    case .manageSieve(var dialogue):
+      dialogue.secured()
+      self = .manageSieve(dialogue)
     }
   }
 
@@ -104,6 +155,25 @@ package enum BackendDialogue: Equatable, Sendable {
       let step = dialogue.receive(input, draft, &out)
       self = .pop3(dialogue)
       return step
+    case .manageSieve(var dialogue):
+      let step = dialogue.receive(input, draft, &out)
+      self = .manageSieve(dialogue)
+      return step
+    }
+  }
+
+  /// The client answered the backend's challenge; its message is in the draft.
+  package mutating func respond(_ draft: borrowing LoginDraft, _ out: inout [UInt8]) {
+    switch self {
+    case .imap(var dialogue):
+      dialogue.respond(draft, &out)
+      self = .imap(dialogue)
+    case .pop3(var dialogue):
+      dialogue.respond(draft, &out)
+      self = .pop3(dialogue)
+    case .manageSieve(var dialogue):
+      dialogue.respond(draft, &out)
+      self = .manageSieve(dialogue)
     }
   }
 
@@ -112,6 +182,16 @@ package enum BackendDialogue: Equatable, Sendable {
     switch self {
     case .imap(let dialogue): dialogue.doing
     case .pop3(let dialogue): dialogue.doing
+    case .manageSieve(let dialogue): dialogue.doing
+    }
+  }
+
+  /// Whether the backend evidently does not believe us who the client is. An IMAP backend does not tell.
+  package var isDistrusted: Bool {
+    switch self {
+    case .imap: false
+    case .pop3(let dialogue): dialogue.isDistrusted
+    case .manageSieve(let dialogue): dialogue.isDistrusted
     }
   }
 }

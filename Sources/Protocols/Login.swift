@@ -17,16 +17,30 @@ package struct LoginDraft: ~Copyable {
   package var authorizationIdentity: [UInt8] = []
   /// The password or token.
   package var password = Secret()
+  /// What the client said in an exchange that only the backend can judge, SCRAM's, and that goes there as it is.
+  package var message = Secret()
+  /// The pairs of the client's own ID, rendered and bounded, for the backend to know which program it is.
+  package var identification: [UInt8] = []
+  /// What a trusted proxy in front of us told of the client.
+  package var facts = ClientFacts()
 
   /// An empty draft.
   package init() {}
 
-  /// Forgets the attempt and wipes the password.
+  /// Forgets the attempt and wipes the password. Who the client is stays.
   package mutating func reset() {
     method = .command
     name.removeAll(keepingCapacity: true)
     authorizationIdentity.removeAll(keepingCapacity: true)
     password.removeAll()
+    message.removeAll()
+  }
+
+  /// Forgets what was said before TLS (RFC 9051 §6.2.1). What a trusted proxy told stays: it is believed for its address,
+  /// and Dovecot's tells it before STARTTLS.
+  package mutating func forgetPlaintext() {
+    reset()
+    identification.removeAll()
   }
 
   /// Whose mailbox it is: the name that is looked up and logged.
@@ -35,6 +49,34 @@ package struct LoginDraft: ~Copyable {
   /// Replaces the name of the mailbox's owner, as a route's answer asks for.
   package mutating func renameUser(_ user: [UInt8]) {
     if authorizationIdentity.isEmpty { name = user } else { authorizationIdentity = user }
+  }
+
+  /// Replaces the client's credentials by those of a master user, who may log in for everybody. Only for a login that was
+  /// proved to us: the backend asks nothing more. With a separator the two names are one, `user*master`.
+  package mutating func becomeMaster(_ master: [UInt8], _ secret: Span<UInt8>, separator: [UInt8]) {
+    let user = user
+    if separator.isEmpty {
+      name = master
+      authorizationIdentity = user
+    } else {
+      name = user + separator + master
+      authorizationIdentity = []
+    }
+    method = .sasl(.plain)
+    message.removeAll()
+    password.removeAll()
+    password.append(secret)
+  }
+
+  /// Takes a client's answer to a backend's challenge, in base64. False if it is the "*" of a client that gives up
+  /// (RFC 4422 §3.5), or no base64.
+  mutating func takeAnswer(_ text: Span<UInt8>) -> Bool {
+    message.removeAll()
+    guard !text.equalsIgnoringCase("*"), Base64.decode(text, into: &message) else {
+      message.removeAll()
+      return false
+    }
+    return true
   }
 
   /// What is wrong with the credentials before anybody is asked about them; nil if they may be tried.
@@ -66,24 +108,4 @@ package enum LoginFault: String, Equatable, Sendable, CaseIterable {
   case emptyName = "empty-name"
   case longName = "long-name"
   case badCharacters = "bad-characters"
-}
-
-/// A SASL mechanism this proxy speaks.
-package enum SASLMechanism: String, Equatable, Sendable, CaseIterable {
-  /// RFC 4616.
-  case plain = "PLAIN"
-  /// Never standardised (draft-murchison-sasl-login-00), still what Outlook sends.
-  case login = "LOGIN"
-
-  /// The mechanism of that name, letters compared without regard to case (RFC 4422 §3.1 has upper case only; clients
-  /// differ).
-  package init?(_ name: Span<UInt8>) {
-    if name.equalsIgnoringCase("PLAIN") {
-      self = .plain
-    } else if name.equalsIgnoringCase("LOGIN") {
-      self = .login
-    } else {
-      return nil
-    }
-  }
 }

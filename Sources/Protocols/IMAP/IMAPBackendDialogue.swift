@@ -7,37 +7,65 @@ package struct IMAPBackendDialogue: Equatable, Sendable {
   private var capabilities: IMAPCapabilities?
   /// Lines the backend said untagged since the login was sent.
   private var untagged: [UInt8] = []
-  private let trust: ChannelTrust
+  private let terms: BackendTerms
 
   private enum State: Equatable, Sendable {
     case greeting(LineFramer)
-    /// The greeting had no capabilities; they were asked for.
+    /// STARTTLS was said.
+    case startTLS(LineFramer)
+    /// STARTTLS was granted; only `secured` may come.
+    case upgrading
+    /// The capabilities are not known, or were said before TLS; they were asked for.
     case capability(LineFramer)
+    /// ID was said to a backend that takes one command at a time.
+    case identification(LineFramer)
     /// The login was sent, all of it or the part before `missing`.
-    case login(LineFramer, missing: Piece?)
+    case login(LineFramer, missing: Piece)
     case over
   }
 
   /// What of a login waits for the backend's "+".
   private enum Piece: Equatable, Sendable {
-    /// The response to AUTHENTICATE PLAIN.
-    case plainResponse
+    case nothing
     /// LOGIN's user name, and what comes behind it.
     case name
     /// LOGIN's password.
     case password
+    /// A message of a SASL exchange.
+    case sasl(SASLInitiator)
   }
 
-  /// The trust is the proof that the driver took the steps which the operator wants before a secret is said.
-  package init(trust: ChannelTrust) { self.trust = trust }
+  /// The channel in the terms is the proof that the driver took the steps which the operator wants before a secret is
+  /// said.
+  package init(_ terms: BackendTerms) { self.terms = terms }
 
   /// What it waits for, for people.
   package var doing: BackendDoing {
     switch state {
     case .greeting: .greeting
+    case .startTLS, .upgrading: .startTLS
     case .capability: .capability
-    case .login, .over: .answer
+    case .login(_, missing: .sasl(.asked)): .client
+    case .identification, .login, .over: .answer
     }
+  }
+
+  // MARK: What the driver tells
+
+  /// TLS is up after STARTTLS. RFC 9051 §6.2.1: the capabilities are asked for anew.
+  package mutating func secured(_ out: inout [UInt8]) {
+    guard case .upgrading = state else { preconditionFailure("TLS that was not asked for") }
+    askForCapabilities(&out)
+  }
+
+  /// The client answered the backend's challenge; its message is in the draft.
+  package mutating func respond(_ draft: borrowing LoginDraft, _ out: inout [UInt8]) {
+    guard case .login(let lines, missing: .sasl(var exchange)) = state else {
+      preconditionFailure("an answer without a challenge")
+    }
+    exchange.pass(draft, &out)
+    out.endLine()
+    state = .login(lines, missing: .sasl(exchange))
   }
 
   /// Takes at most one line from the front of `input`. `out` may hold the password afterwards.
@@ -48,13 +76,19 @@ package struct IMAPBackendDialogue: Equatable, Sendable {
     case .greeting(var lines):
       guard let line = lines.nextLine(in: input) else { return needLine(input, .greeting(lines)) }
       return greeting(input.extracting(line.text), line.end, draft, &out)
+    case .startTLS(var lines):
+      guard let line = lines.nextLine(in: input) else { return needLine(input, .startTLS(lines)) }
+      return startTLS(input.extracting(line.text), line.end)
     case .capability(var lines):
       guard let line = lines.nextLine(in: input) else { return needLine(input, .capability(lines)) }
       return capability(input.extracting(line.text), line.end, draft, &out)
+    case .identification(var lines):
+      guard let line = lines.nextLine(in: input) else { return needLine(input, .identification(lines)) }
+      return identification(input.extracting(line.text), line.end, draft, &out)
     case .login(var lines, let missing):
       guard let line = lines.nextLine(in: input) else { return needLine(input, .login(lines, missing: missing)) }
       return answer(input.extracting(line.text), line.end, missing, draft, &out)
-    case .over: preconditionFailure("bytes given to a dialogue that is over")
+    case .upgrading, .over: preconditionFailure("bytes given to a dialogue that can't take any")
     }
   }
 
@@ -79,10 +113,35 @@ package struct IMAPBackendDialogue: Equatable, Sendable {
       let text = IMAPRespText(line.extracting(5...))
       capabilities = IMAPCapabilities(code: line.extracting(5...).extracting(text.code))
     }
-    if let known = capabilities { return logIn(known, consumed, draft, &out) }
+    switch terms.channel {
+    case .startTLSFirst:
+      // What the greeting lists is not believed: without TLS anybody may have written it. The answer decides.
+      capabilities = nil
+      out.append("S STARTTLS\r\n")
+      state = .startTLS(LineFramer())
+      return BackendStep(consumed, .proceed)
+    case .trusted:
+      if let known = capabilities { return introduce(known, consumed, draft, &out) }
+      askForCapabilities(&out)
+      return BackendStep(consumed, .proceed)
+    }
+  }
+
+  private mutating func startTLS(_ line: Span<UInt8>, _ consumed: Int) -> BackendStep {
+    if line.startsIgnoringCase(with: "S OK"), line.count == 4 || line[4] == .space {
+      state = .upgrading
+      return BackendStep(consumed, .upgrade)
+    }
+    if line.startsIgnoringCase(with: "* "), !line.startsIgnoringCase(with: "* BYE") {
+      state = .startTLS(LineFramer())
+      return BackendStep(consumed, .proceed)
+    }
+    return fail(line.startsIgnoringCase(with: "S ") ? .noTLS : .protocolError, line, consumed)
+  }
+
+  private mutating func askForCapabilities(_ out: inout [UInt8]) {
     state = .capability(LineFramer())
     out.append("C CAPABILITY\r\n")
-    return BackendStep(consumed, .proceed)
   }
 
   private mutating func capability(
@@ -91,7 +150,7 @@ package struct IMAPBackendDialogue: Equatable, Sendable {
     if line.startsIgnoringCase(with: "* CAPABILITY ") {
       capabilities = IMAPCapabilities(line.extracting(13...))
     } else if line.startsIgnoringCase(with: "C OK"), let known = capabilities {
-      return logIn(known, consumed, draft, &out)
+      return introduce(known, consumed, draft, &out)
     } else if line.startsIgnoringCase(with: "* BYE") || !line.startsIgnoringCase(with: "* ") {
       return fail(.protocolError, line, consumed)
     }
@@ -99,30 +158,93 @@ package struct IMAPBackendDialogue: Equatable, Sendable {
     return BackendStep(consumed, .proceed)
   }
 
-  private mutating func answer(
-    _ line: Span<UInt8>, _ consumed: Int, _ missing: Piece?, _ draft: borrowing LoginDraft, _ out: inout [UInt8]
+  /// Says who the client is, to a backend that understands ID, and the login behind it in the same breath.
+  private mutating func introduce(
+    _ known: IMAPCapabilities, _ consumed: Int, _ draft: borrowing LoginDraft, _ out: inout [UInt8]
   ) -> BackendStep {
-    if line.startsIgnoringCase(with: "+"), line.count == 1 || line[1] == .space {
-      guard let missing else { return fail(.protocolError, line, consumed) }
-      state = .login(LineFramer(), missing: send(missing, draft, &out))
+    guard known.hasIdentification, !terms.client.isEmpty || !draft.identification.isEmpty else {
+      return logIn(known, consumed, draft, &out)
+    }
+    out.append("I ID (")
+    out.append(contentsOf: draft.identification)
+    terms.client.append(identificationTo: &out, isFirst: draft.identification.isEmpty)
+    out.append(")\r\n")
+    switch terms.pace {
+    case .pipelined: return logIn(known, consumed, draft, &out)
+    case .stepwise:
+      state = .identification(LineFramer())
       return BackendStep(consumed, .proceed)
     }
-    if line.startsIgnoringCase(with: "* ") {
+  }
+
+  private mutating func identification(
+    _ line: Span<UInt8>, _ consumed: Int, _ draft: borrowing LoginDraft, _ out: inout [UInt8]
+  ) -> BackendStep {
+    if IMAPBackendDialogue.isIdentificationsEnd(line), let known = capabilities {
+      return logIn(known, consumed, draft, &out)
+    }
+    guard line.startsIgnoringCase(with: "* "), keep(line) else { return fail(.protocolError, line, consumed) }
+    state = .identification(LineFramer())
+    return BackendStep(consumed, .proceed)
+  }
+
+  /// Whatever it says: a backend that refuses to hear who the client is can still be logged in to.
+  private static func isIdentificationsEnd(_ line: Span<UInt8>) -> Bool {
+    line.startsIgnoringCase(with: "I OK") || line.startsIgnoringCase(with: "I NO")
+      || line.startsIgnoringCase(with: "I BAD")
+  }
+
+  private mutating func answer(
+    _ line: Span<UInt8>, _ consumed: Int, _ missing: Piece, _ draft: borrowing LoginDraft, _ out: inout [UInt8]
+  ) -> BackendStep {
+    if line.startsIgnoringCase(with: "+"), line.count == 1 || line[1] == .space {
+      return more(line.extracting(min(2, line.count)...), consumed, missing, draft, &out)
+        ?? fail(.protocolError, line, consumed)
+    }
+    if line.startsIgnoringCase(with: "* ") || IMAPBackendDialogue.isIdentificationsEnd(line) {
       guard keep(line) else { return fail(.protocolError, line.extracting(first: 80), consumed) }
       state = .login(LineFramer(), missing: missing)
       return BackendStep(consumed, .proceed)
     }
-    if line.startsIgnoringCase(with: "L OK ") {
+    // RFC 9051 §7.1 has a text behind each; a server that leaves it out has decided all the same.
+    let text = line.extracting(min(5, line.count)...)
+    if line.startsIgnoringCase(with: "L OK"), line.count == 4 || line[4] == .space {
       state = .over
-      return BackendStep(consumed, .accepted(completed(IMAPRespText.answer(line.extracting(5...)))))
+      return BackendStep(consumed, .accepted(completed(IMAPRespText.answer(text))))
     }
-    if line.startsIgnoringCase(with: "L NO ") {
+    if line.startsIgnoringCase(with: "L NO"), line.count == 4 || line[4] == .space {
       state = .over
-      var answer = IMAPRespText.answer(line.extracting(5...))
+      var answer = IMAPRespText.answer(text)
       answer.untagged = untagged
       return BackendStep(consumed, .refused(IMAPBackendDialogue.refusal(answer), answer))
     }
     return fail(.protocolError, line, consumed)
+  }
+
+  /// The backend waits for a piece of the login; nil if there is none.
+  private mutating func more(
+    _ challenge: Span<UInt8>, _ consumed: Int, _ missing: Piece, _ draft: borrowing LoginDraft, _ out: inout [UInt8]
+  ) -> BackendStep? {
+    switch missing {
+    case .nothing: return nil
+    case .name:
+      out.append(draft.name.span)
+      state = .login(LineFramer(), missing: sendPassword(draft, &out))
+    case .password:
+      out.append(draft.password.span)
+      out.endLine()
+      state = .login(LineFramer(), missing: .nothing)
+    case .sasl(var exchange):
+      switch exchange.answer(challenge, draft, &out) {
+      case .said: out.endLine()
+      case .unexpected: return nil
+      case .asksClient(let bytes):
+        state = .login(LineFramer(), missing: .sasl(exchange))
+        return BackendStep(consumed, .challenge(bytes))
+      }
+      state = .login(LineFramer(), missing: .sasl(exchange))
+    }
+    return BackendStep(consumed, .proceed)
   }
 
   /// Keeps an untagged line for the client; false if it is too much.
@@ -132,7 +254,11 @@ package struct IMAPBackendDialogue: Equatable, Sendable {
       return true
     }
     // Said to us, not to the client: the answer to our own ID, and a goodbye that the close tells better.
-    if line.startsIgnoringCase(with: "* ID ") || line.startsIgnoringCase(with: "* BYE") { return true }
+    if line.startsIgnoringCase(with: "* ID ") || line.startsIgnoringCase(with: "* BYE")
+      || IMAPBackendDialogue.isIdentificationsEnd(line)
+    {
+      return true
+    }
     guard untagged.count + line.count <= Limits.backendUntagged else { return false }
     untagged.appendLineSafe(line)
     untagged.endLine()
@@ -148,19 +274,15 @@ package struct IMAPBackendDialogue: Equatable, Sendable {
     }
   }
 
-  /// The OK for the client, with the capabilities the backend told: in its code if that is free, else untagged.
+  /// The OK for the client, with the capabilities the backend told.
   private func completed(_ answer: BackendAnswer) -> BackendAnswer {
     var answer = answer
     answer.untagged = untagged
-    guard answer.codeName != "capability", let capabilities, capabilities.isFromLogin else { return answer }
-    if answer.code.isEmpty {
-      answer.code.append("CAPABILITY ")
-      answer.code.append(contentsOf: capabilities.list)
-    } else {
-      // Two codes don't fit into one answer; Dovecot's proxy tries and leaves a stray bracket.
-      answer.untagged.append("* CAPABILITY ")
-      answer.untagged.append(contentsOf: capabilities.list)
-      answer.untagged.endLine()
+    if let told = IMAPCapabilities(code: answer.code.span) {
+      answer.code = []
+      answer.capabilities = told.list
+    } else if let capabilities, capabilities.isFromLogin {
+      answer.capabilities = capabilities.list
     }
     return answer
   }
@@ -177,25 +299,23 @@ package struct IMAPBackendDialogue: Equatable, Sendable {
   private mutating func logIn(
     _ known: IMAPCapabilities, _ consumed: Int, _ draft: borrowing LoginDraft, _ out: inout [UInt8]
   ) -> BackendStep {
-    let asSASL: Bool
-    switch draft.method {
-    case .command: asSASL = !draft.authorizationIdentity.isEmpty || !IMAPBackendDialogue.suitsLogin(draft)
-    case .sasl: asSASL = true
-    }
-    let missing: Piece?
-    if known.hasPlain, asSASL || !known.allowsLogin {
-      out.append("L AUTHENTICATE PLAIN")
-      if known.hasInitialResponse {
-        out.append(.space)
-        SASLExchange.appendPlain(draft, to: &out)
-        missing = nil
-      } else {
-        missing = .plainResponse
-      }
-      out.endLine()
-    } else if known.allowsLogin, draft.authorizationIdentity.isEmpty {
+    let hasIdentity = !draft.authorizationIdentity.isEmpty
+    let canCommand = draft.method.isPassword && known.allowsLogin && !hasIdentity
+    let choice = known.mechanisms.choice(for: draft.method, hasAuthorizationIdentity: hasIdentity)
+    let missing: Piece
+    if canCommand, choice == nil || draft.method == .command && IMAPBackendDialogue.suitsLogin(draft) {
       out.append("L LOGIN ")
       missing = sendName(draft, &out)
+    } else if let choice {
+      var exchange = SASLInitiator.first(choice)
+      out.append("L AUTHENTICATE ")
+      out.append(choice.name)
+      if known.hasInitialResponse, SASLInitiator.hasInitialResponse(choice) {
+        out.append(.space)
+        exchange.begin(draft, &out)
+      }
+      out.endLine()
+      missing = .sasl(exchange)
     } else {
       return fail(.noMechanism, known.list.span, consumed)
     }
@@ -214,37 +334,22 @@ package struct IMAPBackendDialogue: Equatable, Sendable {
     return true
   }
 
-  /// Says the piece the backend asked for, and what follows it up to the next wait.
-  private func send(_ piece: Piece, _ draft: borrowing LoginDraft, _ out: inout [UInt8]) -> Piece? {
-    switch piece {
-    case .plainResponse:
-      SASLExchange.appendPlain(draft, to: &out)
-      out.endLine()
-      return nil
-    case .name:
-      out.append(draft.name.span)
-      return sendPassword(draft, &out)
-    case .password:
-      out.append(draft.password.span)
-      out.endLine()
-      return nil
-    }
-  }
-
-  private func sendName(_ draft: borrowing LoginDraft, _ out: inout [UInt8]) -> Piece? {
+  private func sendName(_ draft: borrowing LoginDraft, _ out: inout [UInt8]) -> Piece {
     appendString(draft.name.span, &out) ? sendPassword(draft, &out) : .name
   }
 
-  private func sendPassword(_ draft: borrowing LoginDraft, _ out: inout [UInt8]) -> Piece? {
+  private func sendPassword(_ draft: borrowing LoginDraft, _ out: inout [UInt8]) -> Piece {
     out.append(.space)
     guard appendString(draft.password.span, &out) else { return .password }
     out.endLine()
-    return nil
+    return .nothing
   }
 
   /// A quoted string or a literal (RFC 9051 §4.3). False if only the header could be said and "+" must be waited for.
   private func appendString(_ bytes: Span<UInt8>, _ out: inout [UInt8]) -> Bool {
     guard !IMAPBackendDialogue.fitsQuotes(bytes) else {
+      // Room for its escapes and the line end: a secret that moves leaves a copy behind.
+      out.reserveCapacity(out.count + 2 * bytes.count + 4)
       out.append(.ascii("\""))
       for index in bytes.indices {
         if bytes[index] == .ascii("\"") || bytes[index] == .ascii("\\") { out.append(.ascii("\\")) }
@@ -253,81 +358,13 @@ package struct IMAPBackendDialogue: Equatable, Sendable {
       out.append(.ascii("\""))
       return true
     }
-    let hasLiteralPlus = capabilities?.hasLiteralPlus ?? false
+    // RFC 7888 §5: LITERAL- allows the same for what is no longer than 4,096 bytes.
+    let goes = capabilities.map { $0.hasLiteralPlus || $0.hasLiteralMinus && bytes.count <= 4_096 } ?? false
     out.append(.ascii("{"))
     out.append(contentsOf: String(bytes.count).utf8)
-    out.append(hasLiteralPlus ? "+}\r\n" : "}\r\n")
-    guard hasLiteralPlus else { return false }
+    out.append(goes ? "+}\r\n" : "}\r\n")
+    guard goes else { return false }
     out.append(bytes)
     return true
-  }
-}
-
-/// What a backend's capabilities mean for the login.
-private struct IMAPCapabilities: Equatable, Sendable {
-  /// The list as the backend wrote it.
-  let list: [UInt8]
-  /// Whether it was told after the login, so that it is the one that holds for the client.
-  let isFromLogin: Bool
-  private(set) var allowsLogin = true
-  private(set) var hasPlain = false
-  private(set) var hasInitialResponse = false
-  private(set) var hasLiteralPlus = false
-
-  init(_ words: Span<UInt8>, isFromLogin: Bool = false) {
-    var list: [UInt8] = []
-    list.appendLineSafe(words)
-    self.list = list
-    self.isFromLogin = isFromLogin
-    var start = 0
-    while start < words.count {
-      let end = words.firstIndex(of: .space, from: start) ?? words.count
-      let word = words.extracting(start..<end)
-      if word.equalsIgnoringCase("LOGINDISABLED") { allowsLogin = false }
-      if word.equalsIgnoringCase("AUTH=PLAIN") { hasPlain = true }
-      if word.equalsIgnoringCase("SASL-IR") { hasInitialResponse = true }
-      if word.equalsIgnoringCase("LITERAL+") { hasLiteralPlus = true }
-      start = end + 1
-    }
-  }
-
-  /// From a response code; nil if it is another.
-  init?(code: Span<UInt8>) {
-    guard code.startsIgnoringCase(with: "CAPABILITY ") else { return nil }
-    self.init(code.extracting(11...))
-  }
-}
-
-/// The text of an OK, NO or BAD: an optional code in brackets, then words for people (RFC 9051 §7.1).
-private struct IMAPRespText {
-  /// Between the brackets; empty without a code.
-  let code: Range<Int>
-  let text: Range<Int>
-
-  init(_ line: Span<UInt8>) {
-    guard line.count > 0, line[0] == .ascii("["), let close = IMAPRespText.codeEnd(line) else {
-      code = 0..<0
-      text = 0..<line.count
-      return
-    }
-    code = 1..<close
-    let start = close + 1 < line.count && line[close + 1] == .space ? close + 2 : close + 1
-    text = start..<line.count
-  }
-
-  /// The bracket that closes the code: the first that ends a word. A URL in a referral may hold others.
-  private static func codeEnd(_ line: Span<UInt8>) -> Int? {
-    for index in line.indices where line[index] == .ascii("]") {
-      if index + 1 == line.count || line[index + 1] == .space { return index }
-    }
-    return nil
-  }
-
-  static func answer(_ line: Span<UInt8>) -> BackendAnswer {
-    let parts = IMAPRespText(line)
-    var answer = BackendAnswer()
-    answer.code.appendLineSafe(line.extracting(parts.code))
-    answer.text.appendLineSafe(line.extracting(parts.text))
-    return answer
   }
 }

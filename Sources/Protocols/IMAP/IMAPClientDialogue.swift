@@ -1,19 +1,13 @@
 /// Decides what to say to an IMAP client before login.
 ///
 /// RFC 3501 and RFC 9051 §6.1 and §6.2, LITERAL+ (RFC 7888), SASL-IR (RFC 4959), ID (RFC 2971), response codes
-/// (RFC 5530).
+/// (RFC 5530), ENABLE (RFC 5161).
 package struct IMAPClientDialogue: Equatable, Sendable {
   private var state = State.command(Frame())
-  private var trust: Trust
-  private var badCommands = 0
-  private var failedLogins = 0
-  private let limits: Limits
-
-  /// What the channel allows.
-  private enum Trust: Equatable, Sendable {
-    case plaintext(TLSPolicy)
-    case encrypted
-  }
+  private var standing: ClientStanding
+  /// How the client learns of capabilities: one that asked is told untagged (Dovecot's rule), others in the OK.
+  private var learns = CapabilityTelling.byCode
+  private var limits: Limits { standing.terms.limits }
 
   private enum State: Equatable, Sendable {
     /// A command is being read.
@@ -24,6 +18,8 @@ package struct IMAPClientDialogue: Equatable, Sendable {
     case upgrading
     /// The driver looks for the answer to a login.
     case authenticating(tag: [UInt8])
+    /// A backend's challenge was passed on; the client's answer is being read.
+    case answering(tag: [UInt8], LineFramer)
     /// The last word is said.
     case over
   }
@@ -35,11 +31,11 @@ package struct IMAPClientDialogue: Equatable, Sendable {
     var lineStart = 0
   }
 
-  /// `policy` is the listener's. With `.implicit` the driver tells `secured` and not `greet`.
-  package init(policy: TLSPolicy, limits: Limits) {
-    trust = .plaintext(policy)
-    self.limits = limits
-  }
+  /// Where the terms ask for implicit TLS the driver tells `secured` and not `greet`.
+  package init(_ terms: ClientTerms) { standing = ClientStanding(terms) }
+
+  /// What is announced besides what the channel decides.
+  package static let usualCapabilities: StaticString = "IMAP4rev1 SASL-IR LOGIN-REFERRALS ID ENABLE IDLE LITERAL+"
 
   // MARK: What the driver tells
 
@@ -52,29 +48,38 @@ package struct IMAPClientDialogue: Equatable, Sendable {
   }
 
   /// TLS is up. RFC 9051 §6.2.1: what was learned before it is forgotten. With implicit TLS this is the beginning.
-  package mutating func secured(_ out: inout [UInt8]) {
-    let isBeginning = trust == .plaintext(.implicit)
-    trust = .encrypted
+  package mutating func secured(_ certificate: ClientCertificate, _ out: inout [UInt8]) {
     state = .command(Frame())
-    badCommands = 0
-    failedLogins = 0
-    if isBeginning { greet(&out) }
+    learns = .byCode
+    if standing.secure(certificate) { greet(&out) }
+  }
+
+  /// A backend asks what only the client can answer: its challenge, decoded.
+  package mutating func challenge(_ challenge: Span<UInt8>, _ out: inout [UInt8]) {
+    guard case .authenticating(let tag) = state else { preconditionFailure("a challenge without a login") }
+    state = .answering(tag: tag, LineFramer())
+    out.append("+ ")
+    Base64.encode(challenge, into: &out)
+    out.endLine()
   }
 
   /// The login's outcome. After `.accepted` the dialogue is over; after anything else the client may go on.
   package mutating func conclude(_ verdict: Verdict, _ out: inout [UInt8]) -> ClientAction {
-    guard case .authenticating(let tag) = state else { preconditionFailure("a verdict without a login") }
+    let tag: [UInt8]
+    switch state {
+    // A backend may decide, or go, before its challenge is answered.
+    case .authenticating(let asked), .answering(let asked, _): tag = asked
+    case .command, .response, .upgrading, .over: preconditionFailure("a verdict without a login")
+    }
     switch verdict {
     case .accepted(let answer):
       state = .over
-      IMAPReply.accepted(answer, tag: tag, &out)
+      IMAPReply.accepted(answer, tag: tag, learns, &out)
       return .proceed
     case .refused(let refusal):
       state = .command(Frame())
       IMAPReply.refused(refusal, tag: tag, &out)
-      guard refusal.countsAgainstClient else { return .proceed }
-      failedLogins += 1
-      guard failedLogins >= limits.failedLogins else { return .proceed }
+      guard !standing.bearsRefusal(refusal) else { return .proceed }
       return end(.tooManyFailedLogins, "Too many failed logins.", &out)
     }
   }
@@ -94,6 +99,7 @@ package struct IMAPClientDialogue: Equatable, Sendable {
     case .command(let frame): return receiveCommand(frame, input, &draft, &out)
     case .response(let tag, let exchange, let lines):
       return receiveResponse(tag, exchange, lines, input, &draft, &out)
+    case .answering(let tag, let lines): return receiveAnswer(tag, lines, input, &draft, &out)
     case .upgrading, .authenticating, .over: preconditionFailure("bytes given to a dialogue that can't take any")
     }
   }
@@ -103,16 +109,20 @@ package struct IMAPClientDialogue: Equatable, Sendable {
   private mutating func receiveCommand(
     _ known: Frame, _ input: Span<UInt8>, _ draft: inout LoginDraft, _ out: inout [UInt8]
   ) -> ClientStep {
+    if ForeignProtocol.isTLS(input) { return foreign(input.count, &out) }
     var frame = known
     while let line = frame.lines.nextLine(in: input, from: frame.lineStart) {
       guard line.end <= limits.command else { return tooLong(input.count, &out) }
+      if frame.lineStart == 0, standing.isFirstCommand, ForeignProtocol.isRequest(input.extracting(line.text)) {
+        return foreign(input.count, &out)
+      }
       guard let literal = IMAPLiteral(endOf: input.extracting(line.text)) else {
         state = .command(Frame())
         return perform(input.extracting(..<line.text.upperBound), line.end, &draft, &out)
       }
       // A literal that the client sends without waiting is read whatever it belongs to, so that its bytes are never
       // taken for commands (the defects behind nginx's literal fixes of 1.29.6). One that it waits with can be refused.
-      let fits = literal.size <= limits.command - line.end
+      let fits = literal.size <= min(limits.command - line.end, literal.isSynchronizing ? .max : nonSynchronizingLimit)
       if literal.isSynchronizing {
         let front = input.extracting(..<(line.text.lowerBound + literal.start))
         if let step = refuseLiteral(front, fits: fits, line.end, &out) { return step }
@@ -136,13 +146,13 @@ package struct IMAPClientDialogue: Equatable, Sendable {
     do { head = try IMAPCommand.Head.read(front) } catch { return bad(error, front, consumed, &out) }
     let tag = front.extracting(head.tag)
     switch head.name {
-    case .login where !allowsLogin:
+    case .login where !standing.allowsLogin:
       state = .command(Frame())
       refusePlaintext(tag, &out)
       return ClientStep(consumed, .proceed)
     case .login, .id:
       return fits ? nil : bad(tag, "Literal too large.", consumed, &out)
-    case .capability, .noop, .logout, .startTLS, .authenticate:
+    case .capability, .noop, .logout, .startTLS, .authenticate, .enable:
       return bad(tag, "No literal is expected here.", consumed, &out)
     }
   }
@@ -158,12 +168,19 @@ package struct IMAPClientDialogue: Equatable, Sendable {
     switch command.name {
     case .login: return login(command, bytes, consumed, &draft, &out)
     case .authenticate: return authenticate(command, bytes, consumed, &draft, &out)
-    case .id: return identify(command, bytes, consumed, &out)
+    case .id: return identify(command, bytes, consumed, &draft, &out)
+    case .enable:
+      guard !command.arguments.isEmpty else { return bad(tag, "ENABLE expects capabilities.", consumed, &out) }
+      // Not allowed before login (RFC 5161 §3.1), and sent there nevertheless; nothing is enabled, as Dovecot answers.
+      out.append("* ENABLED\r\n")
+      IMAPReply.tagged(tag, "OK ENABLE ignored before login.", &out)
+      return ClientStep(consumed, .proceed)
     case .capability, .noop, .logout, .startTLS:
       guard command.arguments.isEmpty else { return bad(tag, "No argument is expected here.", consumed, &out) }
     }
     switch command.name {
     case .capability:
+      learns = .untagged
       out.append("* CAPABILITY ")
       appendCapabilities(&out)
       out.endLine()
@@ -175,15 +192,16 @@ package struct IMAPClientDialogue: Equatable, Sendable {
       IMAPReply.tagged(tag, "OK Logout completed.", &out)
       return ClientStep(consumed, .end(.logout))
     case .startTLS:
-      switch trust {
-      case .encrypted: return bad(tag, "TLS is already active.", consumed, &out)
-      case .plaintext(.off), .plaintext(.implicit): return bad(tag, "STARTTLS is not available.", consumed, &out)
-      case .plaintext(.startTLS), .plaintext(.startTLSRequired):
+      switch standing.startTLS {
+      case .active: return bad(tag, "TLS is already active.", consumed, &out)
+      case .unavailable: return bad(tag, "STARTTLS is not available.", consumed, &out)
+      case .granted:
+        draft.forgetPlaintext()
         state = .upgrading
         IMAPReply.tagged(tag, "OK Begin TLS negotiation now.", &out)
         return ClientStep(consumed, .upgrade)
       }
-    case .login, .authenticate, .id: break
+    case .login, .authenticate, .id, .enable: break
     }
     return ClientStep(consumed, .proceed)
   }
@@ -193,7 +211,7 @@ package struct IMAPClientDialogue: Equatable, Sendable {
     _ command: IMAPCommand, _ bytes: Span<UInt8>, _ consumed: Int, _ draft: inout LoginDraft, _ out: inout [UInt8]
   ) -> ClientStep {
     let tag = bytes.extracting(command.tag)
-    guard allowsLogin else {
+    guard standing.allowsLogin else {
       refusePlaintext(tag, &out)
       return ClientStep(consumed, .proceed)
     }
@@ -216,25 +234,25 @@ package struct IMAPClientDialogue: Equatable, Sendable {
     guard case .atom(let name)? = command.arguments.first else {
       return bad(tag, "AUTHENTICATE expects a mechanism.", consumed, &out)
     }
-    guard let mechanism = SASLMechanism(bytes.extracting(name)) else {
-      IMAPReply.tagged(tag, "NO Unsupported authentication mechanism.", &out)
+    guard standing.allowsLogin else {
+      refusePlaintext(tag, &out)
       return ClientStep(consumed, .proceed)
     }
-    guard allowsLogin else {
-      refusePlaintext(tag, &out)
+    guard let mechanism = SASLMechanism(bytes.extracting(name)), standing.offers(mechanism) else {
+      IMAPReply.tagged(tag, "NO [CANNOT] Unsupported authentication mechanism.", &out)
       return ClientStep(consumed, .proceed)
     }
     draft.reset()
     draft.method = .sasl(mechanism)
     let exchange = SASLExchange(mechanism)
-    guard command.arguments.count == 2 else { return challenge(tag.array, exchange, consumed, &out) }
-    guard case .atom(let response) = command.arguments[1] else {
+    guard command.arguments.count > 1 else { return challenge(tag.array, exchange, consumed, &out) }
+    guard command.arguments.count == 2, case .atom(let response) = command.arguments[1] else {
       return bad(tag, "The initial response is not base64.", consumed, &out)
     }
     let initial = bytes.extracting(response)
-    // RFC 4959 §3: "=" is an empty response. LOGIN begins with a challenge, so an empty one says nothing there.
+    // RFC 4959 §3: "=" is an empty response.
     if initial.equalsIgnoringCase("=") {
-      if mechanism == .login { return challenge(tag.array, exchange, consumed, &out) }
+      if mechanism.beginsWithServer { return challenge(tag.array, exchange, consumed, &out) }
       return respond(tag.array, exchange, initial.extracting(first: 0), consumed, &draft, &out)
     }
     return respond(tag.array, exchange, initial, consumed, &draft, &out)
@@ -272,6 +290,22 @@ package struct IMAPClientDialogue: Equatable, Sendable {
     return respond(tag, exchange, response, line.end, &draft, &out)
   }
 
+  /// The client's answer to a challenge of the backend's.
+  private mutating func receiveAnswer(
+    _ tag: [UInt8], _ known: LineFramer, _ input: Span<UInt8>, _ draft: inout LoginDraft, _ out: inout [UInt8]
+  ) -> ClientStep {
+    var lines = known
+    guard let line = lines.nextLine(in: input) else {
+      guard input.count <= limits.command else { return tooLong(input.count, &out) }
+      state = .answering(tag: tag, lines)
+      return ClientStep(0, .read)
+    }
+    guard line.end <= limits.command else { return tooLong(input.count, &out) }
+    state = .authenticating(tag: tag)
+    let isAnswer = draft.takeAnswer(input.extracting(line.text))
+    return ClientStep(line.end, isAnswer ? .respond : .cancel)
+  }
+
   private mutating func respond(
     _ tag: [UInt8], _ exchange: SASLExchange, _ response: Span<UInt8>, _ consumed: Int, _ draft: inout LoginDraft,
     _ out: inout [UInt8]
@@ -288,14 +322,17 @@ package struct IMAPClientDialogue: Equatable, Sendable {
     }
   }
 
-  /// RFC 2971: answered before login, so that clients which begin with it get on.
+  /// RFC 2971: answered before login, so that clients which begin with it get on. What the client says of itself is kept
+  /// for the backend; what a trusted proxy says of the client counts, and from anybody else is dropped.
   private mutating func identify(
-    _ command: IMAPCommand, _ bytes: Span<UInt8>, _ consumed: Int, _ out: inout [UInt8]
+    _ command: IMAPCommand, _ bytes: Span<UInt8>, _ consumed: Int, _ draft: inout LoginDraft, _ out: inout [UInt8]
   ) -> ClientStep {
     let tag = bytes.extracting(command.tag)
-    guard command.arguments.count == 1, command.arguments[0].isIDParameters(bytes) else {
+    guard command.arguments.count == 1, let parameters = IMAPIdentification(command.arguments[0], bytes) else {
       return bad(tag, "ID expects NIL or a list of pairs.", consumed, &out)
     }
+    draft.identification = parameters.pairs
+    if standing.terms.peer == .trustedProxy, draft.facts.isEmpty { draft.facts = parameters.facts }
     out.append("* ID (\"name\" \"proxyd\")\r\n")
     IMAPReply.tagged(tag, "OK ID completed.", &out)
     return ClientStep(consumed, .proceed)
@@ -303,21 +340,31 @@ package struct IMAPClientDialogue: Equatable, Sendable {
 
   // MARK: Pieces
 
-  /// Whether a password may be sent as the channel is now.
-  private var allowsLogin: Bool {
-    switch trust {
-    case .encrypted, .plaintext(.off), .plaintext(.startTLS): true
-    case .plaintext(.startTLSRequired), .plaintext(.implicit): false
+  private func appendCapabilities(_ out: inout [UInt8]) {
+    if let capabilities = standing.terms.capabilities {
+      out.append(contentsOf: capabilities)
+    } else {
+      out.append(IMAPClientDialogue.usualCapabilities)
+    }
+    if standing.startTLS == .granted { out.append(" STARTTLS") }
+    guard standing.allowsLogin else { return out.append(" LOGINDISABLED") }
+    for mechanism in standing.mechanisms {
+      out.append(" AUTH=")
+      out.append(mechanism.name)
     }
   }
 
-  private func appendCapabilities(_ out: inout [UInt8]) {
-    out.append("IMAP4rev1 SASL-IR ID IDLE LITERAL+")
-    switch trust {
-    case .plaintext(.startTLS), .plaintext(.startTLSRequired): out.append(" STARTTLS")
-    case .plaintext(.off), .plaintext(.implicit), .encrypted: break
-    }
-    out.append(allowsLogin ? " AUTH=PLAIN AUTH=LOGIN" : " LOGINDISABLED")
+  /// RFC 7888 §5: with LITERAL- a literal that is not waited with has at most 4,096 bytes.
+  private var nonSynchronizingLimit: Int {
+    guard let capabilities = standing.terms.capabilities, !capabilities.span.hasWord("LITERAL+"),
+      capabilities.span.hasWord("LITERAL-")
+    else { return .max }
+    return 4_096
+  }
+
+  /// Another protocol's words are answered once, so that whoever sent them can see where they went.
+  private mutating func foreign(_ consumed: Int, _ out: inout [UInt8]) -> ClientStep {
+    ClientStep(consumed, end(.anotherProtocol, "This is an IMAP server.", &out))
   }
 
   private func refusePlaintext(_ tag: Span<UInt8>, _ out: inout [UInt8]) {
@@ -341,8 +388,7 @@ package struct IMAPClientDialogue: Equatable, Sendable {
   ) -> ClientStep {
     state = .command(Frame())
     IMAPReply.bad(tag, text, &out)
-    badCommands += 1
-    guard badCommands >= limits.badCommands else { return ClientStep(consumed, .proceed) }
+    guard !standing.bearsBadCommand() else { return ClientStep(consumed, .proceed) }
     return ClientStep(consumed, end(.tooManyBadCommands, "Too many invalid commands.", &out))
   }
 

@@ -11,7 +11,7 @@ package struct IMAPCommand: Equatable, Sendable {
 
   /// The commands that have a meaning before login.
   package enum Name: Equatable, Sendable, CaseIterable {
-    case capability, noop, logout, startTLS, authenticate, login, id
+    case capability, noop, logout, startTLS, authenticate, login, id, enable
 
     fileprivate init?(_ word: Span<UInt8>) {
       for name in Name.allCases where word.equalsIgnoringCase(name.word) {
@@ -30,6 +30,7 @@ package struct IMAPCommand: Equatable, Sendable {
       case .authenticate: "AUTHENTICATE"
       case .login: "LOGIN"
       case .id: "ID"
+      case .enable: "ENABLE"
       }
     }
   }
@@ -52,15 +53,6 @@ package struct IMAPCommand: Equatable, Sendable {
     /// Appends the argument's value to `secret`; false if it is a list.
     package func append(from bytes: Span<UInt8>, to secret: inout Secret) -> Bool {
       each(of: bytes) { secret.append($0) }
-    }
-
-    /// Whether it is what ID takes: NIL, or a list of pairs, a value may be NIL (RFC 2971 §3.1).
-    package func isIDParameters(_ bytes: Span<UInt8>) -> Bool {
-      switch self {
-      case .atom(let range): return bytes.extracting(range).equalsIgnoringCase("NIL")
-      case .quoted, .literal: return false
-      case .list(let items): return items.count.isMultiple(of: 2)
-      }
     }
 
     private func each(of bytes: Span<UInt8>, _ body: (UInt8) -> Void) -> Bool {
@@ -138,8 +130,8 @@ package struct IMAPCommand: Equatable, Sendable {
     return IMAPCommand(tag: head.tag, name: head.name, arguments: arguments)
   }
 
-  /// LOGIN and AUTHENTICATE take two, ID one list.
-  private static let mostArguments = 2
+  /// LOGIN and AUTHENTICATE take two, ID one list, ENABLE as many as there are capabilities.
+  private static let mostArguments = 16
 }
 
 /// Walks over a command's bytes.
@@ -225,6 +217,69 @@ private struct IMAPReader {
       items.append(item)
     }
     return nil
+  }
+}
+
+/// What a client says of itself in ID, and what a proxy says of the client there (RFC 2971 §3.1).
+struct IMAPIdentification: Equatable, Sendable {
+  /// The client's own pairs as they are said to a backend, without the brackets; bounded.
+  private(set) var pairs: [UInt8] = []
+  /// What the pairs with Dovecot's keys say.
+  private(set) var facts = ClientFacts()
+
+  /// RFC 2971 §3.3.
+  private static let longestKey = 30
+  private static let longestValue = 1_024
+  /// Of all that a client says of itself, kept for the session until its login: Dovecot keeps 256 bytes, of which long
+  /// names of phones leave nothing.
+  private static let longest = 1_024
+
+  /// From ID's argument: NIL, or a list of pairs, a value of which may be NIL. Nil if it is neither.
+  init?(_ argument: IMAPCommand.Argument, _ bytes: Span<UInt8>) {
+    switch argument {
+    case .quoted, .literal: return nil
+    case .atom(let range):
+      if !bytes.extracting(range).equalsIgnoringCase("NIL") { return nil }
+    case .list(let items):
+      guard items.count.isMultiple(of: 2) else { return nil }
+      for index in stride(from: 0, to: items.count, by: 2) { take(items[index], items[index + 1], bytes) }
+    }
+  }
+
+  private mutating func take(_ key: IMAPCommand.Argument, _ value: IMAPCommand.Argument, _ bytes: Span<UInt8>) {
+    var name: [UInt8] = []
+    var text: [UInt8] = []
+    guard key.append(from: bytes, to: &name), value.append(from: bytes, to: &text),
+      name.count <= IMAPIdentification.longestKey, text.count <= IMAPIdentification.longestValue
+    else { return }
+    var isNil = false
+    if case .atom = value { isNil = text.span.equalsIgnoringCase("NIL") }
+    // Keys that begin so are a proxy's to say. Those that no proxy of ours says are nobody's.
+    if name.span.startsIgnoringCase(with: "x-") {
+      if !isNil { facts.take(identification: name.span, text.span) }
+      return
+    }
+    var pair: [UInt8] = []
+    if !pairs.isEmpty { pair.append(.space) }
+    IMAPIdentification.appendQuoted(name.span, &pair)
+    pair.append(.space)
+    if isNil {
+      pair.append("NIL")
+    } else {
+      IMAPIdentification.appendQuoted(text.span, &pair)
+    }
+    if pairs.count + pair.count <= IMAPIdentification.longest { pairs.append(contentsOf: pair) }
+  }
+
+  /// Rendered anew: what does not fit into quotes is replaced, a program's name is not worth a literal.
+  private static func appendQuoted(_ text: Span<UInt8>, _ out: inout [UInt8]) {
+    out.append(.ascii("\""))
+    for index in text.indices {
+      let byte = text[index]
+      if byte == .ascii("\"") || byte == .ascii("\\") { out.append(.ascii("\\")) }
+      out.append(byte.isControl || byte >= 0x80 ? .ascii("?") : byte)
+    }
+    out.append(.ascii("\""))
   }
 }
 

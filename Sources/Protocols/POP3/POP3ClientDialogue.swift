@@ -3,16 +3,8 @@
 /// RFC 1939, CAPA and response codes (RFC 2449, RFC 3206), STLS (RFC 2595 §4), AUTH (RFC 5034).
 package struct POP3ClientDialogue: Equatable, Sendable {
   private var state = State.command(LineFramer(), hasUser: false)
-  private var trust: Trust
-  private var badCommands = 0
-  private var failedLogins = 0
-  private let limits: Limits
-
-  /// What the channel allows.
-  private enum Trust: Equatable, Sendable {
-    case plaintext(TLSPolicy)
-    case encrypted
-  }
+  private var standing: ClientStanding
+  private var limits: Limits { standing.terms.limits }
 
   private enum State: Equatable, Sendable {
     /// A command is being read. `hasUser`: USER was taken, its name is in the draft.
@@ -23,38 +15,50 @@ package struct POP3ClientDialogue: Equatable, Sendable {
     case upgrading
     /// The driver looks for the answer to a login.
     case authenticating
+    /// A backend's challenge was passed on; the client's answer is being read.
+    case answering(LineFramer)
     /// The last word is said.
     case over
 
     static let start = State.command(LineFramer(), hasUser: false)
   }
 
-  /// `policy` is the listener's. With `.implicit` the driver tells `secured` and not `greet`.
-  package init(policy: TLSPolicy, limits: Limits) {
-    trust = .plaintext(policy)
-    self.limits = limits
-  }
+  /// Where the terms ask for implicit TLS the driver tells `secured` and not `greet`.
+  package init(_ terms: ClientTerms) { standing = ClientStanding(terms) }
 
   // MARK: What the driver tells
 
   /// The connection is open, without TLS. No timestamp in the greeting: APOP is not offered (RFC 1939 §7).
   package mutating func greet(_ out: inout [UInt8]) {
-    POP3Reply.ok("proxyd ready.", &out)
+    switch standing.terms.peer {
+    case .client: POP3Reply.ok("proxyd ready.", &out)
+    // Dovecot's way to say that it may be told who the client is.
+    case .trustedProxy: POP3Reply.ok("[XCLIENT] proxyd ready.", &out)
+    }
   }
 
   /// TLS is up. RFC 2595 §4: what was learned before it is forgotten. With implicit TLS this is the beginning.
-  package mutating func secured(_ out: inout [UInt8]) {
-    let isBeginning = trust == .plaintext(.implicit)
-    trust = .encrypted
+  package mutating func secured(_ certificate: ClientCertificate, _ out: inout [UInt8]) {
     state = .start
-    badCommands = 0
-    failedLogins = 0
-    if isBeginning { greet(&out) }
+    if standing.secure(certificate) { greet(&out) }
+  }
+
+  /// A backend asks what only the client can answer: its challenge, decoded.
+  package mutating func challenge(_ challenge: Span<UInt8>, _ out: inout [UInt8]) {
+    guard case .authenticating = state else { preconditionFailure("a challenge without a login") }
+    state = .answering(LineFramer())
+    out.append("+ ")
+    Base64.encode(challenge, into: &out)
+    out.endLine()
   }
 
   /// The login's outcome. After `.accepted` the dialogue is over; after anything else the client may go on.
   package mutating func conclude(_ verdict: Verdict, _ out: inout [UInt8]) -> ClientAction {
-    guard case .authenticating = state else { preconditionFailure("a verdict without a login") }
+    switch state {
+    // A backend may decide, or go, before its challenge is answered.
+    case .authenticating, .answering: break
+    case .command, .response, .upgrading, .over: preconditionFailure("a verdict without a login")
+    }
     switch verdict {
     case .accepted(let answer):
       state = .over
@@ -62,8 +66,7 @@ package struct POP3ClientDialogue: Equatable, Sendable {
       return .proceed
     case .refused(let refusal):
       state = .start
-      failedLogins += refusal.countsAgainstClient ? 1 : 0
-      guard failedLogins >= limits.failedLogins else {
+      guard !standing.bearsRefusal(refusal) else {
         POP3Reply.refused(refusal, &out)
         return .proceed
       }
@@ -85,8 +88,12 @@ package struct POP3ClientDialogue: Equatable, Sendable {
   package mutating func receive(_ input: Span<UInt8>, _ draft: inout LoginDraft, _ out: inout [UInt8]) -> ClientStep {
     switch state {
     case .command(var lines, let hasUser):
+      if ForeignProtocol.isTLS(input) { return foreign(input.count, &out) }
       guard let line = lines.nextLine(in: input), line.end <= limits.command else {
         return needLine(input, .command(lines, hasUser: hasUser), &out)
+      }
+      if standing.isFirstCommand, ForeignProtocol.isRequest(input.extracting(line.text)) {
+        return foreign(input.count, &out)
       }
       state = .command(LineFramer(), hasUser: hasUser)
       return perform(input.extracting(line.text), line.end, hasUser, &draft, &out)
@@ -95,6 +102,13 @@ package struct POP3ClientDialogue: Equatable, Sendable {
         return needLine(input, .response(exchange, lines), &out)
       }
       return respond(exchange, input.extracting(line.text), line.end, &draft, &out)
+    case .answering(var lines):
+      guard let line = lines.nextLine(in: input), line.end <= limits.command else {
+        return needLine(input, .answering(lines), &out)
+      }
+      state = .authenticating
+      let isAnswer = draft.takeAnswer(input.extracting(line.text))
+      return ClientStep(line.end, isAnswer ? .respond : .cancel)
     case .upgrading, .authenticating, .over: preconditionFailure("bytes given to a dialogue that can't take any")
     }
   }
@@ -116,10 +130,13 @@ package struct POP3ClientDialogue: Equatable, Sendable {
     let argument = line.extracting(words.argument)
     switch words.command {
     case .capa: capa(&out)
-    case .stls: return startTLS(consumed, &out)
+    case .stls: return startTLS(consumed, &draft, &out)
     case .user: return user(argument, consumed, &draft, &out)
     case .pass: return pass(argument, consumed, hasUser, &draft, &out)
     case .auth: return authenticate(argument, consumed, &draft, &out)
+    // RFC 1939 §7: the greeting had no timestamp to digest.
+    case .apop: POP3Reply.error("[AUTH] APOP is not offered.", &out)
+    case .xclient: xclient(argument, &draft, &out)
     case .noop: POP3Reply.ok("NOOP completed.", &out)
     case .quit:
       state = .over
@@ -134,19 +151,39 @@ package struct POP3ClientDialogue: Equatable, Sendable {
   private func capa(_ out: inout [UInt8]) {
     POP3Reply.ok("Capability list follows.", &out)
     out.append("CAPA\r\nTOP\r\nUIDL\r\nRESP-CODES\r\nPIPELINING\r\nAUTH-RESP-CODE\r\n")
-    switch trust {
-    case .plaintext(.startTLS), .plaintext(.startTLSRequired): out.append("STLS\r\n")
-    case .plaintext(.off), .plaintext(.implicit), .encrypted: break
+    if standing.startTLS == .granted { out.append("STLS\r\n") }
+    if standing.allowsLogin {
+      out.append("USER\r\n")
+      let mechanisms = standing.mechanisms
+      if !mechanisms.isEmpty {
+        out.append("SASL")
+        for mechanism in mechanisms {
+          out.append(.space)
+          out.append(mechanism.name)
+        }
+        out.endLine()
+      }
     }
-    if allowsLogin { out.append("USER\r\nSASL PLAIN LOGIN\r\n") }
     out.append(".\r\n")
   }
 
-  private mutating func startTLS(_ consumed: Int, _ out: inout [UInt8]) -> ClientStep {
-    switch trust {
-    case .encrypted: return bad("TLS is already active.", consumed, &out)
-    case .plaintext(.off), .plaintext(.implicit): return bad("STLS is not available.", consumed, &out)
-    case .plaintext(.startTLS), .plaintext(.startTLSRequired):
+  /// Dovecot's command by which a proxy tells who the client is: believed for the peer's address, from others only
+  /// answered, in Dovecot's words.
+  private func xclient(_ arguments: Span<UInt8>, _ draft: inout LoginDraft, _ out: inout [UInt8]) {
+    switch standing.terms.peer {
+    case .client: POP3Reply.ok("You are not from trusted IP - ignoring", &out)
+    case .trustedProxy:
+      draft.facts.take(attributes: arguments)
+      POP3Reply.ok("Updated", &out)
+    }
+  }
+
+  private mutating func startTLS(_ consumed: Int, _ draft: inout LoginDraft, _ out: inout [UInt8]) -> ClientStep {
+    switch standing.startTLS {
+    case .active: return bad("TLS is already active.", consumed, &out)
+    case .unavailable: return bad("STLS is not available.", consumed, &out)
+    case .granted:
+      draft.forgetPlaintext()
       state = .upgrading
       POP3Reply.ok("Begin TLS negotiation now.", &out)
       return ClientStep(consumed, .upgrade)
@@ -156,7 +193,7 @@ package struct POP3ClientDialogue: Equatable, Sendable {
   private mutating func user(
     _ name: Span<UInt8>, _ consumed: Int, _ draft: inout LoginDraft, _ out: inout [UInt8]
   ) -> ClientStep {
-    guard allowsLogin else { return refusePlaintext(consumed, &out) }
+    guard standing.allowsLogin else { return refusePlaintext(consumed, &out) }
     draft.reset()
     guard name.count > 0 else {
       state = .start
@@ -173,7 +210,7 @@ package struct POP3ClientDialogue: Equatable, Sendable {
   private mutating func pass(
     _ password: Span<UInt8>, _ consumed: Int, _ hasUser: Bool, _ draft: inout LoginDraft, _ out: inout [UInt8]
   ) -> ClientStep {
-    guard allowsLogin else { return refusePlaintext(consumed, &out) }
+    guard standing.allowsLogin else { return refusePlaintext(consumed, &out) }
     guard hasUser else { return bad("USER comes before PASS.", consumed, &out) }
     draft.password.removeAll()
     draft.password.append(password)
@@ -185,15 +222,19 @@ package struct POP3ClientDialogue: Equatable, Sendable {
   private mutating func authenticate(
     _ argument: Span<UInt8>, _ consumed: Int, _ draft: inout LoginDraft, _ out: inout [UInt8]
   ) -> ClientStep {
-    guard allowsLogin else { return refusePlaintext(consumed, &out) }
+    guard standing.allowsLogin else { return refusePlaintext(consumed, &out) }
     guard argument.count > 0 else {
       POP3Reply.ok("Mechanisms follow.", &out)
-      out.append("PLAIN\r\nLOGIN\r\n.\r\n")
+      for mechanism in standing.mechanisms {
+        out.append(mechanism.name)
+        out.endLine()
+      }
+      out.append(".\r\n")
       return ClientStep(consumed, .proceed)
     }
     let nameEnd = argument.firstIndex(of: .space) ?? argument.count
-    guard let mechanism = SASLMechanism(argument.extracting(..<nameEnd)) else {
-      POP3Reply.error("Unsupported authentication mechanism.", &out)
+    guard let mechanism = SASLMechanism(argument.extracting(..<nameEnd)), standing.offers(mechanism) else {
+      POP3Reply.error("[AUTH] Unsupported authentication mechanism.", &out)
       return ClientStep(consumed, .proceed)
     }
     draft.reset()
@@ -201,9 +242,9 @@ package struct POP3ClientDialogue: Equatable, Sendable {
     let exchange = SASLExchange(mechanism)
     guard nameEnd < argument.count else { return challenge(exchange, consumed, &out) }
     let initial = argument.extracting((nameEnd + 1)...)
-    // RFC 5034 §4: "=" is an empty response. LOGIN begins with a challenge, so an empty one says nothing there.
+    // RFC 5034 §4: "=" is an empty response.
     if initial.equalsIgnoringCase("=") {
-      if mechanism == .login { return challenge(exchange, consumed, &out) }
+      if mechanism.beginsWithServer { return challenge(exchange, consumed, &out) }
       return respond(exchange, initial.extracting(first: 0), consumed, &draft, &out)
     }
     return respond(exchange, initial, consumed, &draft, &out)
@@ -241,12 +282,9 @@ package struct POP3ClientDialogue: Equatable, Sendable {
 
   // MARK: Pieces
 
-  /// Whether a password may be sent as the channel is now.
-  private var allowsLogin: Bool {
-    switch trust {
-    case .encrypted, .plaintext(.off), .plaintext(.startTLS): true
-    case .plaintext(.startTLSRequired), .plaintext(.implicit): false
-    }
+  /// Another protocol's words are answered once, so that whoever sent them can see where they went.
+  private mutating func foreign(_ consumed: Int, _ out: inout [UInt8]) -> ClientStep {
+    ClientStep(consumed, end(.anotherProtocol, "This is a POP3 server.", &out))
   }
 
   private func refusePlaintext(_ consumed: Int, _ out: inout [UInt8]) -> ClientStep {
@@ -255,8 +293,7 @@ package struct POP3ClientDialogue: Equatable, Sendable {
   }
 
   private mutating func bad(_ text: StaticString, _ consumed: Int, _ out: inout [UInt8]) -> ClientStep {
-    badCommands += 1
-    guard badCommands >= limits.badCommands else {
+    guard !standing.bearsBadCommand() else {
       POP3Reply.error(text, &out)
       return ClientStep(consumed, .proceed)
     }

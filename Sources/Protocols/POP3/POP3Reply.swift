@@ -24,6 +24,9 @@ enum POP3Reply {
     case .backend(let answer): relayed("-ERR", answer, &out)
     case .unavailable: error("[SYS/TEMP] Account is temporarily unavailable.", &out)
     case .misconfigured: error("[SYS/PERM] Account is unavailable.", &out)
+    case .disabled: error("[SYS/PERM] Login is disabled for this account.", &out)
+    case .mechanism: error("[AUTH] This mechanism can't be used for this account, another may.", &out)
+    case .cancelled: error("Authentication cancelled.", &out)
     }
   }
 

@@ -6,7 +6,7 @@ struct POP3Words: Equatable, Sendable {
 
   /// The commands that have a meaning before login.
   enum Command: Equatable, Sendable, CaseIterable {
-    case capa, stls, user, pass, auth, noop, quit
+    case capa, stls, user, pass, auth, apop, xclient, noop, quit
 
     fileprivate var word: StaticString {
       switch self {
@@ -15,6 +15,8 @@ struct POP3Words: Equatable, Sendable {
       case .user: "USER"
       case .pass: "PASS"
       case .auth: "AUTH"
+      case .apop: "APOP"
+      case .xclient: "XCLIENT"
       case .noop: "NOOP"
       case .quit: "QUIT"
       }
@@ -23,7 +25,7 @@ struct POP3Words: Equatable, Sendable {
     /// Whether it takes an argument. One given to a command without is a mistake, not to be overlooked.
     fileprivate var takesArgument: Bool {
       switch self {
-      case .user, .pass, .auth: true
+      case .user, .pass, .auth, .apop, .xclient: true
       case .capa, .stls, .noop, .quit: false
       }
     }
