@@ -2,6 +2,7 @@
 
 internal import Dispatch
 internal import Logging
+internal import Protocols
 internal import Synchronization
 
 package final class Proxy: Sendable {
@@ -20,7 +21,7 @@ package final class Proxy: Sendable {
   private struct Prepared: Sendable {
     let settings: Settings
     let plan: LoopPlan
-    let context: TLSContext?
+    let contexts: [MailProtocol: TLSContext]
     let warnings: [SettingsError]
   }
 
@@ -77,7 +78,7 @@ package final class Proxy: Sendable {
     var errors: [SettingsError] = []
     var warnings: [SettingsError] = []
     do throws(SettingsErrors) { warnings += try RoutePlan(settings).warnings } catch { errors += error.errors }
-    do throws(SettingsErrors) { warnings += try context(settings, predecessor: nil).warnings } catch {
+    do throws(SettingsErrors) { warnings += try contexts(settings, predecessor: nil).warnings } catch {
       errors += error.errors
     }
     guard errors.isEmpty else { throw SettingsErrors(errors) }
@@ -93,7 +94,7 @@ package final class Proxy: Sendable {
       if state.busy == nil { state.busy = Set(loops.map(\.index)) }
       let current = state.current
       state.current = Prepared(
-        settings: current.settings, plan: current.plan.withoutListeners, context: current.context, warnings: [])
+        settings: current.settings, plan: current.plan.withoutListeners, contexts: current.contexts, warnings: [])
       return now ? 0 : state.current.settings.timeouts.shutdown
     }
     for loop in loops { loop.post { $0.retire() } }
@@ -124,46 +125,58 @@ package final class Proxy: Sendable {
     var errors: [SettingsError] = []
     var routes: RoutePlan?
     do throws(SettingsErrors) { routes = try RoutePlan(settings) } catch { errors += error.errors }
-    var tls: (context: TLSContext?, warnings: [SettingsError]) = (nil, [])
-    do throws(SettingsErrors) { tls = try context(settings, predecessor: predecessor?.context) } catch {
+    var tls: (contexts: [MailProtocol: TLSContext], warnings: [SettingsError]) = ([:], [])
+    do throws(SettingsErrors) { tls = try contexts(settings, predecessor: predecessor?.contexts) } catch {
       errors += error.errors
     }
     // Sockets come last: a port is not taken for settings that can't be used.
     guard errors.isEmpty, let routes else { throw SettingsErrors(errors) }
-    let bound = try listen(settings, tls.context, predecessor)
+    let bound = try listen(settings, tls.contexts, predecessor)
     let plan = LoopPlan(listeners: bound.listeners, routes: routes, settings: settings)
     return Prepared(
-      settings: settings, plan: plan, context: tls.context,
+      settings: settings, plan: plan, contexts: tls.contexts,
       warnings: routes.warnings + tls.warnings + bound.warnings)
   }
 
-  private static func context(
-    _ settings: Settings, predecessor: TLSContext?
-  ) throws(SettingsErrors) -> (context: TLSContext?, warnings: [SettingsError]) {
-    guard let files = settings.certificate else { return (nil, []) }
+  private static func contexts(
+    _ settings: Settings, predecessor: [MailProtocol: TLSContext]?
+  ) throws(SettingsErrors) -> (contexts: [MailProtocol: TLSContext], warnings: [SettingsError]) {
+    guard let files = settings.certificate else { return ([:], []) }
+    let tls = TLSServerSettings(identities: [TLSIdentitySettings(pairs: [files])])
+    let keys = predecessor?.first?.value.ticketKeys ?? TLSTicketKeys()
+    var contexts: [MailProtocol: TLSContext] = [:]
+    var warnings: [SettingsError] = []
     do throws(TLSContext.Failure) {
-      let context = try TLSContext(certificate: files.certificate, key: files.key, predecessor: predecessor)
-      guard context.notAfter < WallTime.second else { return (context, []) }
-      let end = WallTime(seconds: context.notAfter, milliseconds: 0)
-      let problem = "\(files.certificate): the certificate expired at \(end.text)"
-      return (context, [SettingsError(key: "tls.certificate", problem: problem)])
-    } catch {
-      switch error {
-      case .certificate(let reason):
-        throw SettingsErrors([
-          SettingsError(key: "tls.certificate", problem: "\(files.certificate): no certificate can be used: \(reason)")
-        ])
-      case .key(let reason):
-        throw SettingsErrors([SettingsError(key: "tls.key", problem: "\(files.key): the key can't be used: \(reason)")])
-      case .library(let reason):
-        throw SettingsErrors([SettingsError(key: "tls", problem: "TLS can't be set up: \(reason)")])
+      for spoken in MailProtocol.allCases {
+        contexts[spoken] = try TLSContext(
+          tls, alpn: spoken.rawValue, predecessor: predecessor?[spoken], ticketKeys: keys)
       }
+    } catch { throw SettingsErrors([complaint(error)]) }
+    for expiry in contexts.first?.value.expiries ?? [] where expiry.notAfter < WallTime.second {
+      let end = WallTime(seconds: expiry.notAfter, milliseconds: 0)
+      let problem = "\(expiry.file): the certificate expired at \(end.text)"
+      warnings.append(SettingsError(key: "tls.certificate", problem: problem))
+    }
+    return (contexts, warnings)
+  }
+
+  private static func complaint(_ failure: TLSContext.Failure) -> SettingsError {
+    switch failure {
+    case .certificate(let file, let reason):
+      SettingsError(key: "tls.certificate", problem: "\(file): no certificate can be used: \(reason)")
+    case .key(let file, let reason): SettingsError(key: "tls.key", problem: "\(file): the key can't be used: \(reason)")
+    case .staple(let file, let reason):
+      SettingsError(key: "tls.staple", problem: "\(file): the OCSP response can't be used: \(reason)")
+    case .clientCA(let file, let reason):
+      SettingsError(key: "tls.clientCA", problem: "\(file): no authority can be used: \(reason)")
+    case .setting(let name, let reason): SettingsError(key: "tls.\(name)", problem: reason)
+    case .library(let reason): SettingsError(key: "tls", problem: "TLS can't be set up: \(reason)")
     }
   }
 
   /// Opens the sockets that are not open yet; those of the predecessor are used further.
   private static func listen(
-    _ settings: Settings, _ context: TLSContext?, _ predecessor: Prepared?
+    _ settings: Settings, _ contexts: [MailProtocol: TLSContext], _ predecessor: Prepared?
   ) throws(SettingsErrors) -> (listeners: [BoundListener], warnings: [SettingsError]) {
     var open = predecessor?.plan.listeners.map(\.socket) ?? []
     var listeners: [BoundListener] = []
@@ -171,11 +184,12 @@ package final class Proxy: Sendable {
     var errors: [SettingsError] = []
     for wanted in settings.listeners {
       if let known = open.firstIndex(where: { $0.wanted == wanted.address }) {
-        listeners.append(BoundListener(open.remove(at: known), wanted, context))
+        listeners.append(BoundListener(open.remove(at: known), wanted, contexts[wanted.mailProtocol]))
         continue
       }
       do throws(SystemError) {
-        listeners.append(BoundListener(try ListeningSocket(wanted.address), wanted, context))
+        let socket = try ListeningSocket(wanted.address)
+        listeners.append(BoundListener(socket, wanted, contexts[wanted.mailProtocol]))
       } catch {
         let problem = "\(wanted.address) can't be listened on: \(error)"
         let found = SettingsError(key: "\(wanted.key).address", problem: problem)

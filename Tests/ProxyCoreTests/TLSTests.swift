@@ -5,50 +5,6 @@ import Testing
 @testable import Protocols
 @testable import ProxyCore
 
-/// A TLS client of the test's own, on one end of a pair.
-final class TLSClient {
-  private let context: OpaquePointer
-  private let session: OpaquePointer
-  let fd: Int32
-
-  init(_ fd: Int32, resuming ticket: OpaquePointer? = nil) {
-    self.fd = fd
-    context = SSL_CTX_new(TLS_client_method())
-    session = SSL_new(context)
-    SSL_set_fd(session, fd)
-    SSL_set_connect_state(session)
-    if let ticket { SSL_set_session(session, ticket) }
-  }
-
-  deinit {
-    SSL_free(session)
-    SSL_CTX_free(context)
-  }
-
-  func shakeHands() -> Bool { SSL_do_handshake(session) == 1 }
-  func write(_ text: String) -> Int { Int(SSL_write(session, text, Int32(text.utf8.count))) }
-
-  func read() -> String? {
-    var buffer = [UInt8](repeating: 0, count: 100_000)
-    let count = SSL_read(session, &buffer, Int32(buffer.count))
-    return count > 0 ? String(decoding: buffer[..<Int(count)], as: UTF8.self) : nil
-  }
-
-  func sayGoodbye() { SSL_shutdown(session) }
-  var ticket: OpaquePointer? { SSL_get1_session(session) }
-  var isResumed: Bool { SSL_session_reused(session) == 1 }
-  var heardGoodbye: Bool { SSL_get_shutdown(session) & SSL_RECEIVED_SHUTDOWN != 0 }
-}
-
-/// Moves a handshake forward on both sides until it is done or stuck.
-private func shakeHands(_ client: TLSClient, _ server: inout TLSSession) -> Bool {
-  for _ in 0..<10 {
-    let clientIsDone = client.shakeHands()
-    if server.handshake() == .done, clientIsDone { return true }
-  }
-  return false
-}
-
 private func read(_ server: inout TLSSession, into scratch: inout Scratch) -> IOResult {
   scratch.fill(from: 0) { server.read(into: $0) }
 }
@@ -204,10 +160,12 @@ struct TLSContextTests {
     let locked = folder.file("locked.key")
     try run("openssl", "ec", "-in", files.key, "-aes128", "-passout", "pass:secret", "-out", locked)
     #expect(failure(files.certificate, files.key) == nil)
-    guard case .certificate? = failure("/none", files.key), case .certificate? = failure(text, files.key),
-      case .key? = failure(files.certificate, "/none"), case .key? = failure(files.certificate, text),
+    guard case .certificate("/none", _)? = failure("/none", files.key),
+      case .certificate(text, _)? = failure(text, files.key),
+      case .key("/none", _)? = failure(files.certificate, "/none"),
+      case .key(text, _)? = failure(files.certificate, text),
       case .key? = failure(files.certificate, files.certificate),
-      case .key(let reason)? = failure(files.certificate, other.key),
+      case .key(other.key, let reason)? = failure(files.certificate, other.key),
       // A passphrase is not asked for: nobody may sit at the terminal.
       case .key? = failure(files.certificate, locked)
     else {
@@ -216,14 +174,15 @@ struct TLSContextTests {
     }
     #expect(reason.contains("mismatch"))
     // The system's own words, not a number: OpenSSL 3 has none for an errno.
-    #expect(failure("/none", files.key) == .certificate("No such file or directory"))
+    #expect(failure("/none", files.key) == .certificate(file: "/none", reason: "No such file or directory"))
   }
 
   @Test func theEndIsKnown() throws {
     let folder = try Folder()
     let files = try makeCertificate(folder, days: 10)
     let context = try TLSContext(certificate: files.certificate, key: files.key, predecessor: nil)
-    let left = context.notAfter - WallTime.second
+    #expect(context.expiries.map(\.file) == [files.certificate])
+    let left = try #require(context.expiries.first).notAfter - WallTime.second
     #expect(left > 9 * 86_400 && left <= 10 * 86_400)
   }
 }

@@ -1,4 +1,4 @@
-/// Reads a small text file whole.
+/// Reads a small file whole.
 
 internal import Glibc
 internal import Protocols
@@ -22,7 +22,8 @@ package enum TextFile {
     }
   }
 
-  private static func bytes(_ path: String) -> Result<[UInt8], SystemError> {
+  /// The file as it is.
+  static func bytes(_ path: String) -> Result<[UInt8], SystemError> {
     switch Syscall.openForReading(path) {
     case .failure(let error): return .failure(error)
     case .success(let fd):

@@ -1,98 +1,161 @@
-/// What all TLS connections of a listener share: certificate, key, ticket keys, and the house's choice of ciphers.
+/// What all TLS connections of clients share, for one protocol: identities, ticket keys, the choice of ciphers, and who
+/// may have signed the clients' certificates.
 
 internal import COpenSSL
-internal import Glibc
 
 /// Immutable once made; shared by all loops.
-@safe
 package final class TLSContext: Sendable {
-  /// SAFETY: OpenSSL counts references to a context atomically, and nothing changes it after `init`.
-  nonisolated(unsafe) let raw: OpaquePointer
+  private let identities: TLSIdentities
+  /// To be handed to the other contexts of the process.
+  package let ticketKeys: TLSTicketKeys
+  /// Whether a client's certificate, if there is one, was verified.
+  let verifiesPeer: Bool
 
-  /// Seconds since 1970 at which the certificate ends.
-  package let notAfter: Int
+  /// When each certificate ends, in the order of the settings.
+  package var expiries: [TLSExpiry] { identities.all.flatMap(\.expiries) }
 
-  /// Why there is no context, and which of the two files is to blame.
+  /// The context a session begins with, before the client's name is known.
+  var library: TLSLibraryContext { identities.all[0].library }
+
+  /// Why there is no context, and what is to blame.
   package enum Failure: Error, Equatable, Sendable {
-    case certificate(String)
-    case key(String)
-    case library(String)
+    case certificate(file: String, reason: String)
+    case key(file: String, reason: String)
+    case staple(file: String, reason: String)
+    case clientCA(file: String, reason: String)
+    /// `ciphers`, `ciphersuites` or `groups`.
+    case setting(name: String, reason: String)
+    case library(reason: String)
   }
 
-  /// Reads a PEM chain and its key. With `predecessor`, its tickets are still taken, so that a renewed certificate does
-  /// not cost every client a full handshake.
-  package init(certificate: String, key: String, predecessor: TLSContext?) throws(Failure) {
-    guard let context = unsafe SSL_CTX_new(TLS_server_method()) else {
-      throw .library(TLSFailure.drain(otherwise: "no memory").reason)
+  /// Opens all that the settings name, for a protocol with its name in ALPN. Tickets of all contexts with the same keys
+  /// are taken: those given, or else the predecessor's, so that a renewed certificate does not cost every client a full
+  /// handshake.
+  package init(
+    _ settings: TLSServerSettings, alpn: String, predecessor: TLSContext?, ticketKeys: TLSTicketKeys? = nil
+  ) throws(Failure) {
+    precondition(!settings.identities.isEmpty, "a server without an identity")
+    self.ticketKeys = ticketKeys ?? predecessor?.ticketKeys ?? TLSTicketKeys()
+    verifiesPeer = settings.clientCertificates != .off
+    let authority = try TLSContext.authority(settings)
+    var all: [TLSIdentity] = []
+    for identity in settings.identities {
+      let identity = try TLSIdentity(identity, alpn: alpn)
+      // OpenSSL takes some settings from the context a session began with, and some from the one it went over to.
+      try TLSContext.choose(settings, for: identity.library)
+      try TLSContext.seal(self.ticketKeys, identity.library, TLSContext.audience(settings, authority))
+      if let authority { try TLSContext.ask(settings.clientCertificates, authority.file, identity.library) }
+      all.append(identity)
     }
-    do throws(Failure) {
-      try unsafe TLSContext.prepare(context)
-      notAfter = try unsafe TLSContext.load(certificate: certificate, key: key, into: context)
-      if let predecessor { try unsafe TLSContext.copyTicketKeys(from: predecessor.raw, to: context) }
-    } catch {
-      unsafe SSL_CTX_free(context)
-      throw error
-    }
-    unsafe raw = context
+    identities = TLSIdentities(all)
+    identities.install()
   }
 
-  deinit { unsafe SSL_CTX_free(raw) }
+  // MARK: Ciphers
 
-  /// The settings measured in the prototypes: buffers released when idle, one ticket, no server-side session cache,
-  /// AES-128-GCM and X25519 first (hardware does them best; SHA-384 has no instructions), nothing below TLS 1.2.
-  private static func prepare(_ context: OpaquePointer) throws(Failure) {
-    ERR_clear_error()
-    _ = unsafe openssl_ctx_set_mode(context, openssl_modes)
-    _ = unsafe SSL_CTX_set_options(context, openssl_options)
-    unsafe openssl_ctx_set_read_ahead(context, 1)
-    _ = unsafe openssl_ctx_set_session_cache_mode(context, Int(SSL_SESS_CACHE_OFF))
-    let works =
-      unsafe openssl_ctx_set_min_version(context, TLS1_2_VERSION) == 1
-      && SSL_CTX_set_num_tickets(context, 1) == 1
-      && SSL_CTX_set_session_id_context(context, "proxyd", 6) == 1
-      && SSL_CTX_set_ciphersuites(context, ciphersuites) == 1
-      && SSL_CTX_set_cipher_list(context, ciphers) == 1
-      && openssl_ctx_set_groups(context, groups) == 1
-    guard works else { throw .library(TLSFailure.drain(otherwise: "a setting was refused").reason) }
-    // A key with a passphrase is an error, not a question to whoever sits at the terminal.
-    unsafe SSL_CTX_set_default_passwd_cb(context) { _, _, _, _ in 0 }
-  }
-
+  /// AES-128-GCM and X25519 first (hardware does them best; SHA-384 has no instructions).
   private static let ciphersuites = "TLS_AES_128_GCM_SHA256:TLS_AES_256_GCM_SHA384:TLS_CHACHA20_POLY1305_SHA256"
   private static let ciphers =
     "ECDHE-ECDSA-AES128-GCM-SHA256:ECDHE-RSA-AES128-GCM-SHA256:ECDHE-ECDSA-AES256-GCM-SHA384"
     + ":ECDHE-RSA-AES256-GCM-SHA384:ECDHE-ECDSA-CHACHA20-POLY1305:ECDHE-RSA-CHACHA20-POLY1305"
   private static let groups = "X25519:P-256:P-384"
 
-  /// Returns when the certificate ends.
-  private static func load(
-    certificate: String, key: String, into context: OpaquePointer
-  ) throws(Failure) -> Int {
-    ERR_clear_error()
-    guard unsafe SSL_CTX_use_certificate_chain_file(context, certificate) == 1 else {
-      throw .certificate(TLSFailure.drain(otherwise: "not a PEM certificate chain").reason)
+  private static func choose(_ settings: TLSServerSettings, for library: TLSLibraryContext) throws(Failure) {
+    let raw = unsafe library.raw
+    // Whoever asks for one cipher that does not exist among others means one that does: OpenSSL would be silent about it.
+    try set("ciphers", settings.ciphers, else: ciphers, isWord: isCipherWord) {
+      unsafe SSL_CTX_set_cipher_list(raw, $0)
     }
-    guard unsafe SSL_CTX_use_PrivateKey_file(context, key, SSL_FILETYPE_PEM) == 1 else {
-      throw .key(TLSFailure.drain(otherwise: "not a PEM key").reason)
+    try set("ciphersuites", settings.ciphersuites, else: ciphersuites, isWord: { !$0.isEmpty }) {
+      unsafe SSL_CTX_set_ciphersuites(raw, $0)
     }
-    guard unsafe SSL_CTX_check_private_key(context) == 1 else {
-      throw .key(TLSFailure.drain(otherwise: "does not belong to the certificate").reason)
+    try set("groups", settings.groups, else: groups, isWord: { _ in false }) { unsafe openssl_ctx_set_groups(raw, $0) }
+    let least = settings.minimum == .v13 ? TLS1_3_VERSION : TLS1_2_VERSION
+    guard unsafe openssl_ctx_set_min_version(raw, least) == 1, unsafe SSL_CTX_set_num_tickets(raw, 1) == 1 else {
+      throw .library(reason: TLSFailure.drain(otherwise: "a setting was refused").reason)
     }
-    guard let own = unsafe SSL_CTX_get0_certificate(context), let end = unsafe X509_get0_notAfter(own) else {
-      throw .certificate("holds no end date")
-    }
-    var time = unsafe tm()
-    guard unsafe ASN1_TIME_to_tm(end, &time) == 1 else { throw .certificate("its end date can't be read") }
-    return unsafe timegm(&time)
   }
 
-  private static func copyTicketKeys(from old: OpaquePointer, to new: OpaquePointer) throws(Failure) {
-    let size = unsafe openssl_ctx_get_ticket_keys(old, nil, 0)
-    var keys = [UInt8](repeating: 0, count: size)
-    let copied =
-      unsafe openssl_ctx_get_ticket_keys(old, &keys, size) == 1
-      && openssl_ctx_set_ticket_keys(new, &keys, size) == 1
-    unsafe explicit_bzero(&keys, keys.count)
-    guard copied else { throw .library(TLSFailure.drain(otherwise: "ticket keys can't be kept").reason) }
+  /// Tries each word of a list alone, and then sets the list.
+  private static func set(
+    _ name: String, _ wanted: String?, else house: String, isWord: (Substring) -> Bool, _ call: (String) -> Int32
+  ) throws(Failure) {
+    ERR_clear_error()
+    let value = wanted ?? house
+    guard !value.isEmpty else { throw .setting(name: name, reason: "it names none") }
+    if wanted != nil {
+      for word in value.split(whereSeparator: { ":, ;".contains($0) }) where isWord(word) {
+        let bare = String(word.drop { "!-+".contains($0) })
+        guard call(bare) == 1 else { throw .setting(name: name, reason: "\(bare): \(complaint())") }
+      }
+    }
+    guard call(value) == 1 else { throw .setting(name: name, reason: complaint()) }
+  }
+
+  /// `@STRENGTH` and `@SECLEVEL=2` order and bound what is there, and mean nothing alone.
+  private static func isCipherWord(_ word: Substring) -> Bool { !word.hasPrefix("@") }
+
+  private static func complaint() -> String { TLSFailure.drain(otherwise: "OpenSSL does not know it").reason }
+
+  // MARK: Tickets
+
+  /// A session is taken up again only where the same was asked of the client's certificate: OpenSSL looks at nothing but
+  /// this name of the audience, and a ticket from a port without certificates would open one that requires them.
+  private static func audience(_ settings: TLSServerSettings, _ authority: Authority?) -> [UInt8] {
+    guard let authority else { return Array("proxyd".utf8) }
+    return TLSCertificate.hash(Array(settings.clientCertificates.rawValue.utf8) + [0] + authority.bytes)
+  }
+
+  private static func seal(
+    _ keys: TLSTicketKeys, _ library: TLSLibraryContext, _ audience: [UInt8]
+  ) throws(Failure) {
+    ERR_clear_error()
+    // SAFETY: OpenSSL copies what it is given, and is told how much it is.
+    let works =
+      unsafe SSL_CTX_set_session_id_context(library.raw, audience, UInt32(audience.count)) == 1
+      && openssl_ctx_set_ticket_keys(library.raw, keys.bytes, keys.bytes.count) == 1
+    guard works else { throw .library(reason: TLSFailure.drain(otherwise: "ticket keys were refused").reason) }
+  }
+
+  // MARK: Clients' certificates
+
+  private struct Authority {
+    let file: String
+    let bytes: [UInt8]
+  }
+
+  /// Nil if clients are not asked for a certificate.
+  private static func authority(_ settings: TLSServerSettings) throws(Failure) -> Authority? {
+    guard settings.clientCertificates != .off else { return nil }
+    guard let file = settings.clientCA else { throw .clientCA(file: "", reason: "no file is named") }
+    switch TextFile.bytes(file) {
+    case .success(let bytes): return Authority(file: file, bytes: bytes)
+    case .failure(let error): throw .clientCA(file: file, reason: error.description)
+    }
+  }
+
+  private static func ask(
+    _ policy: ClientCertificatePolicy, _ file: String, _ library: TLSLibraryContext
+  ) throws(Failure) {
+    do throws(TLSLibraryContext.Fault) { try library.trust(file) } catch { throw Failure(error) }
+    guard let names = unsafe SSL_load_client_CA_file(file) else {
+      throw .clientCA(file: file, reason: TLSFailure.drain(otherwise: "not PEM certificates").reason)
+    }
+    // SAFETY: the list is the context's from here on.
+    unsafe SSL_CTX_set_client_CA_list(library.raw, names)
+    let mode = policy == .require ? SSL_VERIFY_PEER | SSL_VERIFY_FAIL_IF_NO_PEER_CERT : SSL_VERIFY_PEER
+    unsafe SSL_CTX_set_verify(library.raw, mode, nil)
+  }
+}
+
+extension TLSContext.Failure {
+  init(_ fault: TLSLibraryContext.Fault) {
+    self =
+      switch fault {
+      case .certificate(let file, let reason): .certificate(file: file, reason: reason)
+      case .key(let file, let reason): .key(file: file, reason: reason)
+      case .authority(let file, let reason): .clientCA(file: file, reason: reason)
+      case .library(let reason): .library(reason: reason)
+      }
   }
 }
