@@ -2,6 +2,7 @@
 
 internal import Logging
 internal import Dispatch
+internal import Protocols
 internal import Synchronization
 
 package final class House: Sendable {
@@ -15,6 +16,9 @@ package final class House: Sendable {
   private let endings = Atomic<Int>(0)
   /// When the last warning about a lack was said, in loop time.
   private let lastLack = Mutex<UInt64>(0)
+
+  /// The backends that evidently don't believe us who the client is, and were warned of.
+  private let distrusting = Mutex<Set<String>>([])
 
   /// Warnings about a lack are at least this far apart.
   private static let lackPause = Timeouts.seconds(60)
@@ -32,6 +36,17 @@ package final class House: Sendable {
   func loopIsEmpty(_ index: Int) {
     let body = whenEmpty.withLock { $0 }
     body?(index)
+  }
+
+  /// A backend does not believe us who the client is: said once for each.
+  func tellDistrust(_ backend: String, _ mailProtocol: MailProtocol) {
+    guard distrusting.withLock({ $0.insert("\(backend) \(mailProtocol.rawValue)").inserted }) else { return }
+    log.logger.warning(
+      "a backend does not believe who the client is: its logs and limits see the proxy's address",
+      metadata: [
+        "backend": "\(backend)", "protocol": "\(mailProtocol.rawValue)",
+        "remedy": "add the proxy's address to login_trusted_networks in its Dovecot configuration",
+      ])
   }
 
   /// A session ended. glibc keeps the memory of a peak for good; after many endings it is asked for it, off the loop.

@@ -2,7 +2,6 @@
 
 internal import Dispatch
 internal import Logging
-internal import Protocols
 internal import Synchronization
 
 package final class Proxy: Sendable {
@@ -10,6 +9,7 @@ package final class Proxy: Sendable {
   private let loops: [EventLoop]
   private let state: Mutex<State>
   private let stopped = DispatchSemaphore(value: 0)
+  private let watch = Mutex<CertificateWatch?>(nil)
 
   private struct State {
     var current: Prepared
@@ -21,7 +21,7 @@ package final class Proxy: Sendable {
   private struct Prepared: Sendable {
     let settings: Settings
     let plan: LoopPlan
-    let contexts: [MailProtocol: TLSContext]
+    let tls: TLSBook
     let warnings: [SettingsError]
   }
 
@@ -49,6 +49,9 @@ package final class Proxy: Sendable {
   /// Begins to accept.
   package func start() {
     for loop in loops { loop.start() }
+    let files = state.withLock { $0.current.settings.tlsFiles }
+    let watch = CertificateWatch(files) { @Sendable [weak self] in self?.reloadCertificates() }
+    self.watch.withLock { $0 = watch }
   }
 
   /// The addresses listened on, with the ports the kernel chose where 0 was asked for.
@@ -69,8 +72,30 @@ package final class Proxy: Sendable {
     tell(prepared.warnings)
     if settings.loops != loops.count { tell([SettingsError(key: "loops", problem: "a change takes a restart")]) }
     house.admission.allow(settings.sessions ?? Admission.sessions(descriptors: Syscall.raiseDescriptorLimit()))
+    watch.withLock { $0?.follow(settings.tlsFiles) }
+    adopt(prepared)
+  }
+
+  private func adopt(_ prepared: Prepared) {
     state.withLock { $0.current = prepared }
     for loop in loops { loop.post { $0.adopt(prepared.plan) } }
+  }
+
+  /// Goes over to the certificates that are there now; if they can't be used, the old ones stay.
+  private func reloadCertificates() {
+    guard let current = state.withLock({ $0.busy == nil ? $0.current : nil }) else { return }
+    do throws(SettingsErrors) {
+      let prepared = try Proxy.prepare(current.settings, predecessor: current)
+      tell(prepared.warnings)
+      adopt(prepared)
+      house.log.logger.notice("certificates reloaded")
+    } catch {
+      for problem in error.errors {
+        house.log.logger.error(
+          "certificates changed and can't be used, the old ones stay",
+          metadata: ["key": "\(problem.key)", "problem": "\(problem.problem)"])
+      }
+    }
   }
 
   /// What is wrong with the settings, and what is odd, without listening or serving.
@@ -78,7 +103,7 @@ package final class Proxy: Sendable {
     var errors: [SettingsError] = []
     var warnings: [SettingsError] = []
     do throws(SettingsErrors) { warnings += try RoutePlan(settings).warnings } catch { errors += error.errors }
-    do throws(SettingsErrors) { warnings += try contexts(settings, predecessor: nil).warnings } catch {
+    do throws(SettingsErrors) { warnings += try TLSBook(settings, predecessor: nil).warnings } catch {
       errors += error.errors
     }
     guard errors.isEmpty else { throw SettingsErrors(errors) }
@@ -94,7 +119,7 @@ package final class Proxy: Sendable {
       if state.busy == nil { state.busy = Set(loops.map(\.index)) }
       let current = state.current
       state.current = Prepared(
-        settings: current.settings, plan: current.plan.withoutListeners, contexts: current.contexts, warnings: [])
+        settings: current.settings, plan: current.plan.withoutListeners, tls: current.tls, warnings: [])
       return now ? 0 : state.current.settings.timeouts.shutdown
     }
     for loop in loops { loop.post { $0.retire() } }
@@ -125,58 +150,22 @@ package final class Proxy: Sendable {
     var errors: [SettingsError] = []
     var routes: RoutePlan?
     do throws(SettingsErrors) { routes = try RoutePlan(settings) } catch { errors += error.errors }
-    var tls: (contexts: [MailProtocol: TLSContext], warnings: [SettingsError]) = ([:], [])
-    do throws(SettingsErrors) { tls = try contexts(settings, predecessor: predecessor?.contexts) } catch {
+    var tls: TLSBook?
+    do throws(SettingsErrors) { tls = try TLSBook(settings, predecessor: predecessor?.tls) } catch {
       errors += error.errors
     }
     // Sockets come last: a port is not taken for settings that can't be used.
-    guard errors.isEmpty, let routes else { throw SettingsErrors(errors) }
-    let bound = try listen(settings, tls.contexts, predecessor)
+    guard errors.isEmpty, let routes, let tls else { throw SettingsErrors(errors) }
+    let bound = try listen(settings, tls, predecessor)
     let plan = LoopPlan(listeners: bound.listeners, routes: routes, settings: settings)
     return Prepared(
-      settings: settings, plan: plan, contexts: tls.contexts,
+      settings: settings, plan: plan, tls: tls,
       warnings: routes.warnings + tls.warnings + bound.warnings)
-  }
-
-  private static func contexts(
-    _ settings: Settings, predecessor: [MailProtocol: TLSContext]?
-  ) throws(SettingsErrors) -> (contexts: [MailProtocol: TLSContext], warnings: [SettingsError]) {
-    guard let files = settings.certificate else { return ([:], []) }
-    let tls = TLSServerSettings(identities: [TLSIdentitySettings(pairs: [files])])
-    let keys = predecessor?.first?.value.ticketKeys ?? TLSTicketKeys()
-    var contexts: [MailProtocol: TLSContext] = [:]
-    var warnings: [SettingsError] = []
-    do throws(TLSContext.Failure) {
-      for spoken in MailProtocol.allCases {
-        contexts[spoken] = try TLSContext(
-          tls, alpn: spoken.rawValue, predecessor: predecessor?[spoken], ticketKeys: keys)
-      }
-    } catch { throw SettingsErrors([complaint(error)]) }
-    for expiry in contexts.first?.value.expiries ?? [] where expiry.notAfter < WallTime.second {
-      let end = WallTime(seconds: expiry.notAfter, milliseconds: 0)
-      let problem = "\(expiry.file): the certificate expired at \(end.text)"
-      warnings.append(SettingsError(key: "tls.certificate", problem: problem))
-    }
-    return (contexts, warnings)
-  }
-
-  private static func complaint(_ failure: TLSContext.Failure) -> SettingsError {
-    switch failure {
-    case .certificate(let file, let reason):
-      SettingsError(key: "tls.certificate", problem: "\(file): no certificate can be used: \(reason)")
-    case .key(let file, let reason): SettingsError(key: "tls.key", problem: "\(file): the key can't be used: \(reason)")
-    case .staple(let file, let reason):
-      SettingsError(key: "tls.staple", problem: "\(file): the OCSP response can't be used: \(reason)")
-    case .clientCA(let file, let reason):
-      SettingsError(key: "tls.clientCA", problem: "\(file): no authority can be used: \(reason)")
-    case .setting(let name, let reason): SettingsError(key: "tls.\(name)", problem: reason)
-    case .library(let reason): SettingsError(key: "tls", problem: "TLS can't be set up: \(reason)")
-    }
   }
 
   /// Opens the sockets that are not open yet; those of the predecessor are used further.
   private static func listen(
-    _ settings: Settings, _ contexts: [MailProtocol: TLSContext], _ predecessor: Prepared?
+    _ settings: Settings, _ tls: TLSBook, _ predecessor: Prepared?
   ) throws(SettingsErrors) -> (listeners: [BoundListener], warnings: [SettingsError]) {
     var open = predecessor?.plan.listeners.map(\.socket) ?? []
     var listeners: [BoundListener] = []
@@ -184,12 +173,11 @@ package final class Proxy: Sendable {
     var errors: [SettingsError] = []
     for wanted in settings.listeners {
       if let known = open.firstIndex(where: { $0.wanted == wanted.address }) {
-        listeners.append(BoundListener(open.remove(at: known), wanted, contexts[wanted.mailProtocol]))
+        listeners.append(BoundListener(open.remove(at: known), wanted, settings, tls.context(wanted)))
         continue
       }
       do throws(SystemError) {
-        let socket = try ListeningSocket(wanted.address)
-        listeners.append(BoundListener(socket, wanted, contexts[wanted.mailProtocol]))
+        listeners.append(BoundListener(try ListeningSocket(wanted.address), wanted, settings, tls.context(wanted)))
       } catch {
         let problem = "\(wanted.address) can't be listened on: \(error)"
         let found = SettingsError(key: "\(wanted.key).address", problem: problem)

@@ -6,12 +6,18 @@ package import Protocols
 package struct Settings: Equatable, Sendable {
   /// Where clients connect.
   package var listeners: [ListenerSettings]
-  /// What is shown to clients; needed unless all listeners have TLS off.
-  package var certificate: CertificateSettings?
+  /// What is shown to clients, and asked of them; needed unless all listeners have TLS off.
+  package var tls: TLSServerSettings?
+  /// Which part of a client's certificate is the user of SASL EXTERNAL.
+  package var certificateName: CertificateName
   /// Where users' backends are looked up, in order.
   package var routes: [RouteSettings]
   /// The servers routes may name.
   package var backends: [String: BackendSettings]
+  /// How servers are spoken to that a map names by their address.
+  package var unnamedBackends: BackendManner
+  /// Whose ID and XCLIENT tell who the client is.
+  package var trustedProxies: [Network]
   /// Event loops, one core each.
   package var loops: Int
   /// How long things may take.
@@ -27,14 +33,19 @@ package struct Settings: Equatable, Sendable {
 
   /// The settings, each but the first and the routes with its default.
   package init(
-    listeners: [ListenerSettings], certificate: CertificateSettings? = nil, routes: [RouteSettings],
-    backends: [String: BackendSettings], loops: Int = 1, timeouts: Timeouts = Timeouts(), limits: Limits = Limits(),
+    listeners: [ListenerSettings], tls: TLSServerSettings? = nil, certificateName: CertificateName = .commonName,
+    routes: [RouteSettings],
+    backends: [String: BackendSettings], unnamedBackends: BackendManner = BackendManner(),
+    trustedProxies: [Network] = [], loops: Int = 1, timeouts: Timeouts = Timeouts(), limits: Limits = Limits(),
     sessions: Int? = nil, log: LogSettings = LogSettings(), user: UserSettings? = nil
   ) {
     self.listeners = listeners
-    self.certificate = certificate
+    self.tls = tls
+    self.certificateName = certificateName
     self.routes = routes
     self.backends = backends
+    self.unnamedBackends = unnamedBackends
+    self.trustedProxies = trustedProxies
     self.loops = loops
     self.timeouts = timeouts
     self.limits = limits
@@ -45,13 +56,21 @@ package struct Settings: Equatable, Sendable {
 }
 
 /// Where clients connect, and how.
-package struct ListenerSettings: Equatable, Hashable, Sendable {
+package struct ListenerSettings: Equatable, Sendable {
   /// The protocol spoken.
   package let mailProtocol: MailProtocol
   /// The address to listen on.
   package let address: SocketAddress
   /// How TLS is used.
   package let tls: TLSPolicy
+  /// The SASL mechanisms taken.
+  package let mechanisms: [SASLMechanism]
+  /// What is announced besides what the channel decides; nil for the protocol's usual words.
+  package let capabilities: [UInt8]?
+  /// Who has to send a PROXY header, and everybody else is refused; nil if there is none.
+  package let proxyNetworks: [Network]?
+  /// The certificate shown there if no name fits; nil for the one of all listeners.
+  package let identity: TLSIdentitySettings?
   /// Where the configuration has it, for errors.
   package let key: String
   /// Whether it is one of the addresses that `*` stands for, which a kernel without IPv6 does not have.
@@ -59,14 +78,27 @@ package struct ListenerSettings: Equatable, Hashable, Sendable {
 
   /// A listener of its parts.
   package init(
-    mailProtocol: MailProtocol, address: SocketAddress, tls: TLSPolicy, key: String = "listeners", isAny: Bool = false
+    mailProtocol: MailProtocol, address: SocketAddress, tls: TLSPolicy, mechanisms: [SASLMechanism] = [.plain, .login],
+    capabilities: [UInt8]? = nil, proxyNetworks: [Network]? = nil, identity: TLSIdentitySettings? = nil,
+    key: String = "listeners", isAny: Bool = false
   ) {
     self.mailProtocol = mailProtocol
     self.address = address
     self.tls = tls
+    self.mechanisms = mechanisms
+    self.capabilities = capabilities
+    self.proxyNetworks = proxyNetworks
+    self.identity = identity
     self.key = key
     self.isAny = isAny
   }
+}
+
+/// Which part of a client's certificate is the user of SASL EXTERNAL.
+package enum CertificateName: String, Equatable, Sendable, CaseIterable {
+  case commonName = "cn"
+  /// The first mail address of its subjectAltName.
+  case email
 }
 
 /// Whom a process that was started by root becomes.
@@ -107,20 +139,6 @@ package enum RouteSettings: Equatable, Sendable {
   case fixed(backend: String)
 }
 
-/// A mail server that users can be sent to.
-package struct BackendSettings: Equatable, Sendable {
-  /// The server's address or name.
-  package let host: Host
-  /// Its ports, where they are not the protocol's own.
-  package let ports: [MailProtocol: UInt16]
-
-  /// A backend of its parts.
-  package init(host: Host, ports: [MailProtocol: UInt16] = [:]) {
-    self.host = host
-    self.ports = ports
-  }
-}
-
 /// How long things may take, in nanoseconds.
 package struct Timeouts: Equatable, Sendable {
   /// From the connection to the login, whatever the client says meanwhile. Dovecot: 180 s.
@@ -139,6 +157,8 @@ package struct Timeouts: Equatable, Sendable {
   /// Before a login that was refused without asking a backend is answered, so that guessing is slow and an unknown user
   /// looks like a wrong password. Dovecot's `auth_failure_delay`: 2 s.
   package var failureDelay = Timeouts.seconds(2)
+  /// For a PROXY header to come in whole. Dovecot's `haproxy_timeout`: 3 s.
+  package var proxyHeader = Timeouts.seconds(3)
   /// For a map that is locked by a writer.
   package var lookup = Timeouts.seconds(2)
 

@@ -281,8 +281,7 @@ package actor EventLoop {
     count += 1
     let record = SessionRecord(
       id: SessionID(second: WallTime.second, loop: index, count: count), peer: peer, listener: listener, began: now)
-    let login = PreLogin(
-      listener, limits: plan.settings.limits, deadline: now + plan.settings.timeouts.login)
+    let login = PreLogin(listener, deadline: now + plan.settings.timeouts.login)
     let token = sessions.reserve()
     let session = Session(token, Transport(descriptor), record, login)
     sessions.fill(token, session)

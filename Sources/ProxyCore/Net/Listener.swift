@@ -34,19 +34,27 @@ package final class ListeningSocket: Sendable {
 package final class Listener: Sendable {
   /// The protocol spoken.
   package let mailProtocol: MailProtocol
-  /// How TLS is used.
-  package let tls: TLSPolicy
   /// The address in use, for the log.
   package let address: SocketAddress
+  /// What clients are granted.
+  let terms: ClientTerms
+  /// Who has to send a PROXY header, and everybody else is refused; nil if there is none.
+  let proxyNetworks: [Network]?
   let context: TLSContext?
+  /// Whose name a client's certificate gives.
+  let certificateName: CertificateName
 
   /// The certificate is needed unless TLS is off.
-  package init(_ settings: ListenerSettings, at address: SocketAddress, _ context: TLSContext?) {
-    precondition(settings.tls == .off || context != nil, "a listener with TLS and no certificate")
-    mailProtocol = settings.mailProtocol
-    tls = settings.tls
+  package init(_ listener: ListenerSettings, _ settings: Settings, at address: SocketAddress, _ context: TLSContext?) {
+    precondition(listener.tls == .off || context != nil, "a listener with TLS and no certificate")
+    mailProtocol = listener.mailProtocol
+    terms = ClientTerms(
+      policy: listener.tls, limits: settings.limits, mechanisms: listener.mechanisms,
+      capabilities: listener.capabilities)
+    proxyNetworks = listener.proxyNetworks
     self.address = address
     self.context = context
+    certificateName = settings.certificateName
   }
 }
 
@@ -58,9 +66,11 @@ package struct BoundListener: Sendable {
   package let listener: Listener
 
   /// A socket with the settings of a configuration.
-  package init(_ socket: ListeningSocket, _ settings: ListenerSettings, _ context: TLSContext?) {
+  package init(
+    _ socket: ListeningSocket, _ listener: ListenerSettings, _ settings: Settings, _ context: TLSContext?
+  ) {
     self.socket = socket
-    listener = Listener(settings, at: socket.address, context)
+    self.listener = Listener(listener, settings, at: socket.address, context)
   }
 }
 

@@ -71,6 +71,14 @@ package final class Resolver: Sendable {
     return known
   }
 
+  /// Whether the name is known to have the address. Asks nobody.
+  func has(_ name: String, _ address: SocketAddress) -> Bool {
+    entries.withLock { entries in
+      guard case .addresses(let addresses)? = entries[name]?.answer else { return false }
+      return addresses.contains { $0.with(port: 0) == address.with(port: 0) }
+    }
+  }
+
   private func take(_ answer: Answer, for name: String) {
     let now = Clock.monotonic.now
     let (waiting, told) = entries.withLock { entries -> ([@Sendable (Answer) -> Void], Answer) in
@@ -117,6 +125,19 @@ package final class Resolver: Sendable {
       if let address = SocketAddress(storage), !addresses.contains(address) { addresses.append(address) }
       unsafe item = info.pointee.ai_next
     }
-    return addresses.isEmpty ? .failed("it has no address") : .addresses(addresses)
+    return addresses.isEmpty ? .failed("it has no address") : .addresses(interlaced(addresses))
+  }
+
+  /// RFC 8305 §4: the families in turn, the preferred one first, so that one that does not work costs one attempt.
+  static func interlaced(_ addresses: [SocketAddress]) -> [SocketAddress] {
+    guard let first = addresses.first else { return [] }
+    var preferred = addresses.filter { $0.family == first.family }[...]
+    var others = addresses.filter { $0.family != first.family }[...]
+    var result: [SocketAddress] = []
+    while !preferred.isEmpty || !others.isEmpty {
+      if let next = preferred.popFirst() { result.append(next) }
+      if let next = others.popFirst() { result.append(next) }
+    }
+    return result
   }
 }

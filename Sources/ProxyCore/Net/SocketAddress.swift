@@ -2,6 +2,7 @@
 
 internal import CLinux
 internal import Glibc
+internal import Protocols
 
 package struct SocketAddress: Hashable, Sendable {
   /// The two families of the Internet protocol.
@@ -104,6 +105,53 @@ package struct SocketAddress: Hashable, Sendable {
     switch family {
     case .v4: SocketAddress(v4: UInt32(truncatingIfNeeded: low), port: port)
     case .v6: SocketAddress(high: high, low: low, scope: scope, port: port)
+    }
+  }
+
+  /// The same address with all but its first bits cleared, and no zone.
+  func masked(_ bits: Int) -> SocketAddress {
+    func keep(_ value: UInt64, _ bits: Int) -> UInt64 {
+      bits <= 0 ? 0 : bits >= 64 ? value : value & ~(UInt64.max >> UInt64(bits))
+    }
+    switch family {
+    case .v4: return SocketAddress(v4: UInt32(truncatingIfNeeded: keep(low << 32, bits) >> 32), port: port)
+    case .v6: return SocketAddress(high: keep(high, bits), low: keep(low, bits - 64), scope: 0, port: port)
+    }
+  }
+
+  /// Whether it stands for all of a machine's own addresses.
+  var isAny: Bool { high == 0 && low == 0 }
+
+  /// From a PROXY header; nil if its words are no address. A v4 address mapped into v6 is told as v4.
+  init?(_ address: ProxyAddress) {
+    switch address {
+    case .text(let bytes, let port): self.init(literal: String(decoding: bytes, as: UTF8.self), port: port)
+    case .v4(let number, let port): self.init(v4: number, port: port)
+    case .v6(0, let low, let port) where low >> 32 == 0xFFFF: self.init(v4: UInt32(truncatingIfNeeded: low), port: port)
+    case .v6(let high, let low, let port): self.init(high: high, low: low, scope: 0, port: port)
+    }
+  }
+
+  /// Whether it never leaves the machine: 127.0.0.0/8 and ::1.
+  var isLoopback: Bool {
+    switch family {
+    case .v4: low >> 24 == 127
+    case .v6: high == 0 && low == 1
+    }
+  }
+
+  /// For a PROXY header of version 1, in the words of that family.
+  func proxyText(as family: Family) -> ProxyAddress {
+    let prefix = self.family == .v4 && family == .v6 ? "::ffff:" : ""
+    return .text(Array((prefix + host).utf8), port: port)
+  }
+
+  /// For a PROXY header of version 2, as an address of that family.
+  func proxyAddress(as family: Family) -> ProxyAddress {
+    switch (self.family, family) {
+    case (.v4, .v4): .v4(UInt32(truncatingIfNeeded: low), port: port)
+    case (.v4, .v6): .v6(high: 0, low: 0xFFFF_0000_0000 | low, port: port)
+    case (.v6, _): .v6(high: high, low: low, port: port)
     }
   }
 

@@ -85,6 +85,13 @@ enum Syscall {
     return moved(call { unsafe recv(fd, buffer.baseAddress, buffer.count, 0) })
   }
 
+  /// From a socket, and the bytes stay there.
+  static func peek(_ descriptor: borrowing Descriptor, into buffer: UnsafeMutableRawBufferPointer) -> IOResult {
+    let fd = descriptor.raw
+    // SAFETY: the buffer is the caller's for the time of the call.
+    return moved(call { unsafe recv(fd, buffer.baseAddress, buffer.count, Int32(MSG_PEEK)) })
+  }
+
   /// From a file.
   static func read(_ descriptor: borrowing Descriptor, into buffer: UnsafeMutableRawBufferPointer) -> IOResult {
     let fd = descriptor.raw

@@ -96,7 +96,7 @@ struct RegexAnswer: Equatable, Sendable {
     guard !backend.isEmpty else { return .failed("the rule's answer is empty") }
     let loginAs = loginAs.map { fill($0, name, groups) }
     if let loginAs, loginAs.isEmpty { return .failed("the rule's user name is empty") }
-    return .found(backend: String(decoding: backend, as: UTF8.self), loginAs: loginAs)
+    return SourceAnswer(String(decoding: backend, as: UTF8.self), loginAs: loginAs)
   }
 
   private func fill(_ pieces: [Piece], _ name: [UInt8], _ groups: [Range<Int>?]) -> [UInt8] {

@@ -30,10 +30,19 @@ package struct RouteQuery: Equatable, Sendable {
 package enum SourceAnswer: Equatable, Sendable {
   /// A backend's name or `host[:port]`, and the name to log in with there, if another.
   case found(backend: String, loginAs: [UInt8]?)
+  /// The user is known, and the operator lets nobody in: the answer is `!`.
+  case disabled
   case notFound
   /// A writer holds the map; asking again soon will do.
   case busy
   case failed(String)
+}
+
+extension SourceAnswer {
+  /// An answer of a source in its own words; "!" stands for a closed account.
+  init(_ backend: String, loginAs: [UInt8]?) {
+    self = backend == "!" ? .disabled : .found(backend: backend, loginAs: loginAs)
+  }
 }
 
 /// Where a user goes.
@@ -49,31 +58,9 @@ package struct Route: Equatable, Sendable {
 /// What the sources together say.
 package enum RouteOutcome: Equatable, Sendable {
   case found(Route)
+  /// The operator closed the account, says that source.
+  case disabled(source: String)
   case unknownUser
   case busy
   case failed(source: String, reason: String)
-}
-
-/// A mail server to connect to for one protocol.
-package struct Backend: Equatable, Sendable {
-  /// The name the operator gave it, or `host:port` if a map named it directly.
-  package let name: String
-  /// Its host.
-  package let host: Host
-  /// Its port for the protocol.
-  package let port: UInt16
-
-  /// A configured backend.
-  package init(name: String, _ settings: BackendSettings, _ mailProtocol: MailProtocol) {
-    self.name = name
-    host = settings.host
-    port = settings.ports[mailProtocol] ?? mailProtocol.port
-  }
-
-  /// A backend a map names by its address.
-  package init(_ address: HostPort, _ mailProtocol: MailProtocol) {
-    host = address.host
-    port = address.port ?? mailProtocol.port
-    name = "\(address.host):\(port)"
-  }
 }

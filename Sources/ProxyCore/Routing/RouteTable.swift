@@ -4,7 +4,7 @@ internal import Protocols
 
 package final class RouteTable {
   private let sources: [Source]
-  private let backends: [String: BackendSettings]
+  private let backends: BackendBook
 
   private enum Source {
     case sqlite(SQLiteRoutes)
@@ -45,10 +45,11 @@ package final class RouteTable {
     for source in sources {
       switch source.answer(query) {
       case .found(let backend, let loginAs):
-        guard let target = target(backend, query.mailProtocol) else {
+        guard let target = backends.backend(backend, query.mailProtocol) else {
           return .failed(source: source.name, reason: "\"\(backend)\" is neither a backend's name nor host[:port]")
         }
         return .found(Route(backend: target, loginAs: loginAs, source: source.name))
+      case .disabled: return .disabled(source: source.name)
       case .notFound: continue
       case .busy: return .busy
       case .failed(let reason): return .failed(source: source.name, reason: reason)
@@ -57,16 +58,18 @@ package final class RouteTable {
     return .unknownUser
   }
 
-  private func target(_ answer: String, _ mailProtocol: MailProtocol) -> Backend? {
-    if let settings = backends[answer] { return Backend(name: answer, settings, mailProtocol) }
-    return HostPort(answer).map { Backend($0, mailProtocol) }
+  /// The configured server at that place, to which a referral may lead.
+  func backend(
+    at place: HostPort, _ mailProtocol: MailProtocol, resolves: (String, SocketAddress) -> Bool
+  ) -> Backend? {
+    backends.backend(at: place, mailProtocol, resolves: resolves)
   }
 }
 
 /// The sources, opened once to see that they can be used; every loop makes its own table of it.
 package struct RoutePlan: Sendable {
   fileprivate let steps: [Step]
-  fileprivate let backends: [String: BackendSettings]
+  fileprivate let backends: BackendBook
   /// What is allowed and yet likely a mistake.
   package let warnings: [SettingsError]
 
@@ -104,10 +107,12 @@ package struct RoutePlan: Sendable {
         steps.append(.fixed(backend: backend))
       }
     }
-    guard errors.isEmpty else { throw SettingsErrors(errors) }
+    var book: BackendBook?
+    do throws(SettingsErrors) { book = try BackendBook(settings) } catch { errors += error.errors }
+    guard errors.isEmpty, let book else { throw SettingsErrors(errors) }
     self.steps = steps
-    self.warnings = warnings
-    backends = settings.backends
+    self.warnings = warnings + book.warnings
+    backends = book
   }
 }
 

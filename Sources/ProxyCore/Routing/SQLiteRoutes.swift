@@ -106,8 +106,8 @@ final class SQLiteRoutes {
         return false
       }
       let loginAs = lookup.hasLoginAs ? row.text(1) : nil
-      answer = .found(
-        backend: String(decoding: backend, as: UTF8.self), loginAs: loginAs.flatMap { $0.isEmpty ? nil : $0 })
+      answer = SourceAnswer(
+        String(decoding: backend, as: UTF8.self), loginAs: loginAs.flatMap { $0.isEmpty ? nil : $0 })
       return false
     }
     return answer

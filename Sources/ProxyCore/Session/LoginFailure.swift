@@ -2,7 +2,7 @@
 
 internal import Protocols
 
-package struct LoginFailure: Equatable, Sendable {
+package struct LoginFailure: Error, Equatable, Sendable {
   /// The class of the failure.
   package let reason: Reason
   /// What the system, the map or the backend said.
@@ -16,6 +16,14 @@ package struct LoginFailure: Equatable, Sendable {
     case longName = "long-name"
     /// Name or password hold what they must not: a control character, CR, LF or NUL, or no UTF-8.
     case badCharacters = "bad-characters"
+    /// The client's certificate names nobody, or another than was asked for.
+    case certificateName = "certificate-name"
+    /// The client gave up.
+    case cancelled
+    /// The operator closed the account.
+    case disabled
+    /// SCRAM, and a route that gives the user another name: the two can't be had together.
+    case nameRewritten = "name-rewritten"
     /// No source knows the user.
     case unknownUser = "unknown-user"
     /// The backend refused the credentials.
@@ -43,15 +51,28 @@ package struct LoginFailure: Equatable, Sendable {
     case backendGreeting = "backend-greeting"
     /// It said something the protocol does not allow.
     case backendProtocol = "backend-protocol"
-    /// It takes no passwords here.
+    /// It takes no passwords here, or not in the client's mechanism.
     case backendMechanism = "backend-mechanism"
+    /// STARTTLS is demanded and not to be had.
+    case backendStartTLS = "backend-starttls"
+    /// The backend's certificate was not accepted.
+    case backendCertificate = "backend-certificate"
+    /// TLS with the backend failed.
+    case backendTLS = "backend-tls"
+    /// A login without a password for a backend without a master user.
+    case noMaster = "no-master-user"
+    /// The login came back to where it was.
+    case loop
 
     /// Whether an operator should look at it.
     package var isTrouble: Bool {
       switch self {
-      case .emptyName, .longName, .badCharacters, .unknownUser, .refused, .refusedOtherwise: false
+      case .emptyName, .longName, .badCharacters, .unknownUser, .refused, .refusedOtherwise, .certificateName,
+        .cancelled, .disabled:
+        false
       case .lookupFailed, .lookupBusy, .backendUnresolved, .noSocket, .backendUnreachable, .connectTimeout,
-        .backendTimeout, .backendClosed, .backendError, .backendGreeting, .backendProtocol, .backendMechanism:
+        .backendTimeout, .backendClosed, .backendError, .backendGreeting, .backendProtocol, .backendMechanism,
+        .backendStartTLS, .backendCertificate, .backendTLS, .nameRewritten, .noMaster, .loop:
         true
       }
     }
@@ -71,12 +92,25 @@ package struct LoginFailure: Equatable, Sendable {
     }
   }
 
+  /// The connection to the backend can't go on.
+  init(backend failure: IOFailure) {
+    switch failure {
+    case .system(let error): self.init(.backendError, error.description)
+    case .tls(let failure):
+      switch failure.kind {
+      case .certificate: self.init(.backendCertificate, failure.reason)
+      case .protocolError: self.init(.backendTLS, failure.reason)
+      }
+    }
+  }
+
   /// The backend can't be logged in to, by what it said.
   init(backend fault: BackendFault, said: String) {
     switch fault {
     case .badGreeting: self.init(.backendGreeting, said)
     case .protocolError: self.init(.backendProtocol, said)
     case .noMechanism: self.init(.backendMechanism, said)
+    case .noTLS: self.init(.backendStartTLS, said)
     }
   }
 }

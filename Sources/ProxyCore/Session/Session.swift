@@ -43,18 +43,31 @@ final class Session {
     guard case .client(let login) = exchange(&phase, with: .ended) else {
       preconditionFailure("a session begins twice")
     }
+    if let networks = record.listener.proxyNetworks, !networks.contain(record.peer) {
+      return finish(SessionEnd(.untrustedProxy), on: loop)
+    }
+    if let end = welcome(login, on: loop) { return finish(end, on: loop) }
+    run(.go(.client(login)), nil, on: loop)
+  }
+
+  /// Begins the conversation, now that it is known whose it is. Returns the session's end if there is no memory.
+  func welcome(_ login: PreLogin, on loop: isolated EventLoop) -> SessionEnd? {
+    if login.stage != .header, loop.plan.settings.trustedProxies.contain(record.client) {
+      var terms = record.listener.terms
+      terms.peer = .trustedProxy
+      login.dialogue = ClientDialogue(record.listener.mailProtocol, terms)
+    }
     switch login.stage {
+    case .header: break
     case .handshake:
-      guard let tls = record.listener.context, client.upgrade(tls) else {
-        return finish(SessionEnd(.outOfMemory), on: loop)
-      }
+      guard let tls = record.listener.context, client.upgrade(tls) else { return SessionEnd(.outOfMemory) }
     case .commands:
       loop.reply.removeAll(keepingCapacity: true)
       login.dialogue.greet(&loop.reply)
       login.output.append(loop.reply.span)
     case .upgrading: preconditionFailure("a session begins with STARTTLS")
     }
-    run(.go(.client(login)), nil, on: loop)
+    return nil
   }
 
   /// An event on one of its descriptors.
@@ -65,7 +78,8 @@ final class Session {
         isHungUp = true
         // Nothing is read from the client meanwhile, and nobody is left to be told the answer.
         if phase.isAwayFromClient { return finish(SessionEnd(.clientClosed), on: loop) }
-      case .backend: isBackendHungUp = true
+      // Of several attempts to connect one may fail, and another be watched further.
+      case .backend: if !phase.isConnecting { isBackendHungUp = true }
       }
     }
     step(side, on: loop)
@@ -79,12 +93,21 @@ final class Session {
   /// Its deadline has come.
   func expire(on loop: isolated EventLoop) {
     switch exchange(&phase, with: .ended) {
-    case .client(let login): run(farewell(login, .inactivity, SessionEnd(.loginTimeout), on: loop), nil, on: loop)
+    case .client(let login):
+      if login.stage == .header {
+        return finish(SessionEnd(.proxyHeader, "it did not come in time"), doing: login.stage.doing, on: loop)
+      }
+      run(farewell(login, .inactivity, SessionEnd(.loginTimeout), on: loop), nil, on: loop)
     case .waiting(let login, let wait):
       guard loop.now < login.deadline else {
         return run(farewell(login, .inactivity, SessionEnd(.loginTimeout), on: loop), nil, on: loop)
       }
       run(.go(.waiting(login, wait)), nil, on: loop)
+    case .connecting(let connecting):
+      guard loop.now < connecting.login.deadline else {
+        return run(farewell(connecting.login, .inactivity, SessionEnd(.loginTimeout), on: loop), nil, on: loop)
+      }
+      run(.go(.connecting(connecting)), nil, on: loop)
     case .backend(let backend):
       guard loop.now < backend.login.deadline else {
         return run(farewell(backend.login, .inactivity, SessionEnd(.loginTimeout), on: loop), nil, on: loop)
@@ -115,6 +138,8 @@ final class Session {
     switch exchange(&phase, with: .ended) {
     case .client(let login): run(farewell(login, .shutdown, SessionEnd(.shutdown), on: loop), nil, on: loop)
     case .waiting(let login, _): run(farewell(login, .shutdown, SessionEnd(.shutdown), on: loop), nil, on: loop)
+    case .connecting(let connecting):
+      run(farewell(connecting.login, .shutdown, SessionEnd(.shutdown), on: loop), nil, on: loop)
     case .backend(let backend): run(farewell(backend.login, .shutdown, SessionEnd(.shutdown), on: loop), nil, on: loop)
     case .relay(let relay): phase = .relay(relay)
     case .closing(let closing): phase = .closing(closing)
@@ -164,7 +189,8 @@ final class Session {
     switch consume phase {
     case .client(let login): talk(login, on: loop)
     case .waiting(let login, let wait): waitOn(login, wait, on: loop)
-    case .backend(let backend): logIn(backend, on: loop)
+    case .connecting(let connecting): race(connecting, on: loop)
+    case .backend(let backend): logIn(backend, side, on: loop)
     case .relay(let relay): carry(relay, side, on: loop)
     case .closing(let closing): close(closing, on: loop)
     case .ended: preconditionFailure("a session that is over has a turn")
@@ -181,11 +207,17 @@ final class Session {
     case .client(let login):
       wanted.reads = login.output.isEmpty
       wanted.writes = !login.output.isEmpty || login.handshakeWrites
-      deadline = login.deadline
+      deadline = login.stage == .header ? min(login.deadline, record.began + timeouts.proxyHeader) : login.deadline
     case .waiting(let login, let wait): deadline = min(login.deadline, wait.deadline(now: loop.now))
+    case .connecting(let connecting): deadline = min(connecting.login.deadline, connecting.wakes)
     case .backend(let backend):
-      backendWanted = PollSet.Interest(reads: true, writes: !backend.output.isEmpty)
-      deadline = min(backend.login.deadline, backend.isConnected ? backend.deadline : backend.connectDeadline)
+      backendWanted = backend.interest
+      let isConnecting = backend.stage == .connecting
+      deadline = min(backend.login.deadline, isConnecting ? backend.connectDeadline : backend.deadline)
+      if backend.stage == .client {
+        wanted.reads = backend.login.output.isEmpty
+        wanted.writes = !backend.login.output.isEmpty
+      }
     case .relay(let relay):
       wanted = relay.clientInterest
       backendWanted = relay.backendInterest
@@ -219,6 +251,8 @@ final class Session {
       error = loop.watch(backend.transport.descriptor, token.with(.backend), from: backendWatched, to: wanted)
     case .relay(let relay):
       error = loop.watch(relay.backend.descriptor, token.with(.backend), from: backendWatched, to: wanted)
+    // Each attempt is watched for itself.
+    case .connecting: return true
     // The descriptor is closed, and thereby forgotten by the kernel.
     case .client: return forgetBackend()
     case .waiting: return forgetBackend()
@@ -228,6 +262,9 @@ final class Session {
     backendWatched = wanted
     return isWatched(error)
   }
+
+  /// The backend's connection is in the set already.
+  func backendIsWatched(_ interest: PollSet.Interest) { backendWatched = interest }
 
   /// The backend's connection is gone, or replaced by another.
   @discardableResult

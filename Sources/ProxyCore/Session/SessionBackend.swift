@@ -1,65 +1,82 @@
-/// The way through a backend: connecting, logging in there, and over to the relay.
+/// The way through a backend: TLS, the login there, and over to the relay.
 
 internal import Protocols
 
 extension Session {
-  /// Connects to a backend whose addresses were asked for.
-  func connect(_ login: PreLogin, _ route: Route, _ answer: Resolver.Answer, on loop: isolated EventLoop) -> Next {
-    switch answer {
-    case .addresses(let addresses):
-      let deadline = loop.now + loop.plan.settings.timeouts.backendLogin
-      return connect(login, route, addresses[...], deadline: deadline, LoginFailure(.backendUnreachable), on: loop)
-    case .failed(let reason): return refuse(login, .unavailable, LoginFailure(.backendUnresolved, reason), on: loop)
-    }
-  }
-
-  /// Begins to connect to the first of `addresses` that can be tried; `failure` is what became of the one before.
-  private func connect(
-    _ login: PreLogin, _ route: Route, _ addresses: ArraySlice<SocketAddress>, deadline: UInt64,
-    _ failure: LoginFailure, on loop: isolated EventLoop
-  ) -> Next {
-    forgetBackend()
-    var others = addresses
-    var failure = failure
-    while let next = others.popFirst() {
-      let address = next.with(port: route.backend.port)
-      record.backendAddress = address
-      switch Syscall.streamSocket(address.family) {
-      case .failure(let error) where error.isOutOfDescriptors || error.isOutOfMemory:
-        return refuse(login, .unavailable, LoginFailure(.noSocket, "\(error)"), on: loop)
-      case .failure(let error): failure = LoginFailure(.backendUnreachable, "\(error)")
-      case .success(let fd):
-        let transport = Transport(Descriptor(owning: fd))
-        _ = Syscall.setOption(transport.descriptor, .noDelay, 1)
-        KeepAlive.set(transport.descriptor)
-        if let error = Syscall.connect(transport.descriptor, to: address) {
-          failure = LoginFailure(.backendUnreachable, "\(error)")
-          continue
-        }
-        let connectDeadline = min(deadline, loop.now + loop.plan.settings.timeouts.connect)
-        return .rest(
-          .backend(
-            BackendLogin(
-              login, route, record.listener.mailProtocol, transport, others: others, deadline: deadline,
-              connectDeadline: connectDeadline)))
-      }
-    }
-    return refuse(login, .unavailable, failure, on: loop)
-  }
-
-  /// Talks to the backend until it has to wait.
-  func logIn(_ entered: consuming BackendLogin, on loop: isolated EventLoop) -> Next {
+  /// Talks to the backend until it has to wait. `side`: where something happened.
+  func logIn(_ entered: consuming BackendLogin, _ side: Side?, on loop: isolated EventLoop) -> Next {
     var backend = entered
-    if !backend.output.isEmpty, let error = backend.flush() { return isBroken(backend, error, on: loop) }
+    switch backend.stage {
+    case .preamble:
+      if let failure = backend.flush() { return isBroken(backend, LoginFailure(backend: failure), on: loop) }
+      guard backend.output.isEmpty else { return .rest(.backend(backend)) }
+      switch backend.route.backend.link.manner.tls {
+      case .implicit: return upgrade(backend, .implicit, on: loop)
+      case .off, .startTLS:
+        backend.stage = .dialogue
+        return .go(.backend(backend))
+      }
+    case .handshake(let occasion, _): return shakeHands(backend, occasion, on: loop)
+    case .client where side != .backend: return hearClient(backend, on: loop)
+    case .connecting, .dialogue, .client: return read(backend, on: loop)
+    }
+  }
+
+  // MARK: TLS
+
+  private func upgrade(
+    _ entered: consuming BackendLogin, _ occasion: BackendLogin.Handshake, on loop: isolated EventLoop
+  ) -> Next {
+    var backend = entered
+    let target = backend.route.backend
+    guard let context = target.link.context(record.listener.mailProtocol) else {
+      preconditionFailure("TLS with a backend that has no context for it")
+    }
+    guard backend.transport.upgrade(context, target.peerName) else { return .end(SessionEnd(.outOfMemory)) }
+    backend.stage = .handshake(occasion, writes: false)
+    return .go(.backend(backend))
+  }
+
+  private func shakeHands(
+    _ entered: consuming BackendLogin, _ occasion: BackendLogin.Handshake, on loop: isolated EventLoop
+  ) -> Next {
+    var backend = entered
+    switch backend.transport.handshake() {
+    case .done: break
+    case .blocked(let why):
+      backend.stage = .handshake(occasion, writes: why == .writable)
+      return .rest(.backend(backend))
+    case .closed: return isBroken(backend, LoginFailure(.backendTLS, "it closed in the handshake"), on: loop)
+    case .failed(let failure): return isBroken(backend, LoginFailure(backend: failure), on: loop)
+    }
+    record.backendTLS = backend.transport.tlsFacts?.version
+    backend.stage = .dialogue
+    switch occasion {
+    case .implicit: break
+    case .startTLS:
+      loop.reply.removeAll(keepingCapacity: true)
+      backend.dialogue.secured(backend.login.draft, &loop.reply)
+      let failure = backend.say(loop.reply.span)
+      loop.reply.wipe()
+      if let failure { return isBroken(backend, LoginFailure(backend: failure), on: loop) }
+    }
+    return .go(.backend(backend))
+  }
+
+  // MARK: Dialogue
+
+  private func read(_ entered: consuming BackendLogin, on loop: isolated EventLoop) -> Next {
+    var backend = entered
+    if !backend.output.isEmpty, let failure = backend.flush() {
+      return isBroken(backend, LoginFailure(backend: failure), on: loop)
+    }
     switch backend.transport.read(into: &loop.scratch) {
     case .bytes(let count):
-      backend.isConnected = true
+      if backend.stage == .connecting { backend.stage = .dialogue }
       return hear(backend, count, on: loop)
     case .blocked: return .rest(.backend(backend))
-    case .closed:
-      return refuse(backend.login, .unavailable, LoginFailure(.backendClosed, backend.doing), on: loop)
-    case .failed(.system(let error)): return isBroken(backend, error, on: loop)
-    case .failed(.tls): preconditionFailure("TLS to a backend")
+    case .closed: return isBroken(backend, LoginFailure(.backendClosed, backend.doing), on: loop)
+    case .failed(let failure): return isBroken(backend, LoginFailure(backend: failure), on: loop)
     }
   }
 
@@ -68,6 +85,14 @@ extension Session {
     var backend = heard
     loop.reply.removeAll(keepingCapacity: true)
     var action = BackendAction.read
+    if backend.stage == .client {
+      // Nothing is due before the client has answered; what comes early waits, within bounds.
+      backend.input.append(loop.scratch.span(count))
+      guard backend.input.count <= Limits.backendUntagged else {
+        return refuse(backend.login, .unavailable, LoginFailure(.backendProtocol, "it says too much"), on: loop)
+      }
+      return .rest(.backend(backend))
+    }
     if backend.input.isEmpty {
       let consumed = backend.listen(loop.scratch.span(count), &loop.reply, &action)
       backend.input.append(loop.scratch.span(count).extracting(consumed...))
@@ -75,59 +100,165 @@ extension Session {
       backend.input.append(loop.scratch.span(count))
       backend.listenAgain(&loop.reply, &action)
     }
+    return act(backend, action, on: loop)
+  }
+
+  /// Says what the dialogue said, then does what it decided.
+  private func act(
+    _ decided: consuming BackendLogin, _ action: BackendAction, on loop: isolated EventLoop
+  ) -> Next {
+    var backend = decided
     // The reply may hold the password.
-    let error = backend.say(loop.reply.span)
+    let failure = backend.say(loop.reply.span)
     loop.reply.wipe()
     switch action {
     case .read, .proceed:
-      if let error { return isBroken(backend, error, on: loop) }
+      if let failure { return isBroken(backend, LoginFailure(backend: failure), on: loop) }
+      if backend.transport.hasPending { loop.again(token) }
       return .rest(.backend(backend))
-    case .accepted(let answer): return relay(backend, answer, on: loop)
-    case .refused(let refusal, let answer):
-      let said = answer.words
-      switch refusal {
-      case .credentials: return refuse(backend.login, refusal, LoginFailure(.refused, said), on: loop)
-      case .backend, .unavailable, .misconfigured:
-        return refuse(backend.login, refusal, LoginFailure(.refusedOtherwise, said), on: loop)
+    case .upgrade:
+      // What stands behind the answer to STARTTLS was not said by a TLS server (CVE-2021-38084 and its kin).
+      guard backend.input.isEmpty, backend.output.isEmpty else {
+        return refuse(
+          backend.login, .unavailable, LoginFailure(.backendProtocol, "bytes behind its answer to STARTTLS"), on: loop)
       }
-    case .failed(let fault, let answer):
-      let refusal: LoginRefusal =
-        switch fault {
-        case .badGreeting, .protocolError: .unavailable
-        case .noMechanism: .misconfigured
-        }
-      return refuse(backend.login, refusal, LoginFailure(backend: fault, said: answer.words), on: loop)
+      return upgrade(backend, .startTLS, on: loop)
+    case .challenge(let challenge): return ask(backend, challenge, on: loop)
+    case .accepted(let answer): return relay(backend, answer, on: loop)
+    case .refused(let refusal, let answer): return isRefused(backend, refusal, answer, on: loop)
+    case .failed(let fault, let answer): return hasFailed(backend, fault, answer, on: loop)
     }
   }
 
-  /// The connection to the backend broke: before it stood, another address may do better.
+  private func hasFailed(
+    _ failed: consuming BackendLogin, _ fault: BackendFault, _ answer: BackendAnswer, on loop: isolated EventLoop
+  ) -> Next {
+    let backend = failed
+    let failure = LoginFailure(backend: fault, said: answer.words)
+    switch fault {
+    case .badGreeting, .protocolError: return isBroken(backend, failure, on: loop)
+    case .noTLS: return isBroken(backend, failure, .misconfigured, on: loop)
+    case .noMechanism:
+      let refusal: LoginRefusal =
+        switch backend.login.draft.method {
+        // A password goes in by one way or the other: if it does not, the operator has something to mend.
+        case .command, .sasl(.plain), .sasl(.login), .sasl(.external): .misconfigured
+        case .sasl(.xoauth2), .sasl(.oauthBearer), .sasl(.scramSHA256), .sasl(.scramSHA1): .mechanism
+        }
+      return refuse(backend.login, refusal, failure, on: loop)
+    }
+  }
+
+  /// The connection can't go on. As long as no password was said, another address may do better.
   private func isBroken(
-    _ broken: consuming BackendLogin, _ error: SystemError, on loop: isolated EventLoop
+    _ broken: consuming BackendLogin, _ failure: LoginFailure, _ refusal: LoginRefusal? = nil,
+    on loop: isolated EventLoop
   ) -> Next {
     let backend = broken
-    guard !backend.isConnected else {
-      return refuse(backend.login, .unavailable, LoginFailure(.backendError, "\(error)"), on: loop)
+    let isConnecting = backend.stage == .connecting
+    let failure =
+      isConnecting && failure.reason == .backendError
+      ? LoginFailure(.backendUnreachable, failure.detail) : failure
+    guard !backend.isCommitted, !backend.others.isEmpty, loop.now < backend.deadline else {
+      let known = refusal ?? (failure.reason == .backendCertificate ? .misconfigured : .unavailable)
+      return refuse(backend.login, known, failure, on: loop)
     }
-    return connect(
-      backend.login, backend.route, backend.others, deadline: backend.deadline,
-      LoginFailure(.backendUnreachable, "\(error)"), on: loop)
+    return connect(backend.login, backend.route, backend.others, deadline: backend.deadline, failure, on: loop)
   }
 
   /// A deadline of the backend's was reached.
   func backendIsLate(_ late: consuming BackendLogin, on loop: isolated EventLoop) -> Next {
     var backend = late
-    guard loop.now < backend.deadline else {
-      return refuse(
-        backend.login, .unavailable,
-        LoginFailure(backend.isConnected ? .backendTimeout : .connectTimeout, backend.doing), on: loop)
-    }
     // That it connected causes no event of its own: the backend speaks first, and that is waited for.
-    if !backend.isConnected, Syscall.peerAddress(backend.transport.descriptor) != nil {
-      backend.isConnected = true
+    if backend.stage == .connecting, loop.now < backend.deadline,
+      Syscall.peerAddress(backend.transport.descriptor) != nil
+    {
+      backend.stage = .dialogue
       return .rest(.backend(backend))
     }
-    return connect(
-      backend.login, backend.route, backend.others, deadline: backend.deadline, LoginFailure(.connectTimeout), on: loop)
+    let isConnecting = backend.stage == .connecting
+    return isBroken(
+      backend, LoginFailure(isConnecting ? .connectTimeout : .backendTimeout, backend.doing), on: loop)
+  }
+
+  // MARK: The client's part
+
+  /// Passes a challenge on that only the client can answer.
+  private func ask(_ asking: consuming BackendLogin, _ challenge: [UInt8], on loop: isolated EventLoop) -> Next {
+    var backend = asking
+    let login = backend.login
+    loop.reply.removeAll(keepingCapacity: true)
+    login.dialogue.challenge(challenge.span, &loop.reply)
+    login.output.append(loop.reply.span)
+    backend.stage = .client
+    return .go(.backend(backend))
+  }
+
+  /// Writes the challenge to the client and reads its answer.
+  private func hearClient(_ asking: consuming BackendLogin, on loop: isolated EventLoop) -> Next {
+    var backend = asking
+    let login = backend.login
+    switch converse(login, on: loop) {
+    case .rest: return .rest(.backend(backend))
+    case .end(let end): return .end(end)
+    case .outcome(let outcome):
+      switch outcome {
+      case .respond:
+        backend.stage = .dialogue
+        loop.reply.removeAll(keepingCapacity: true)
+        backend.dialogue.respond(login.draft, &loop.reply)
+        login.draft.message.removeAll()
+        var action = BackendAction.read
+        if !backend.input.isEmpty { backend.listenAgain(&loop.reply, &action) }
+        return act(backend, action, on: loop)
+      case .cancel: return refuse(login, .cancelled, LoginFailure(.cancelled), on: loop)
+      case .end(let why): return .go(.closing(Closing(login, SessionEnd(dialogue: why), at: loop.now)))
+      case .failed(let failure): return .end(SessionEnd(client: failure))
+      case .wantsMore, .isBlocked, .upgrade, .authenticate: return .rest(.backend(backend))
+      }
+    }
+  }
+
+  // MARK: Verdict
+
+  private func isRefused(
+    _ refused: consuming BackendLogin, _ refusal: LoginRefusal, _ answer: BackendAnswer, on loop: isolated EventLoop
+  ) -> Next {
+    let backend = refused
+    let login = backend.login
+    switch refusal {
+    case .credentials: return refuse(login, refusal, LoginFailure(.refused, answer.words), on: loop)
+    case .backend:
+      if let target = referral(backend, answer, on: loop) {
+        login.referrals += 1
+        record.backend = target.name
+        let route = Route(backend: target, loginAs: backend.route.loginAs, source: "referral of \(backend.route.backend.name)")
+        return resolve(login, route, on: loop)
+      }
+      return refuse(login, refusal, LoginFailure(.refusedOtherwise, answer.words), on: loop)
+    case .unavailable, .misconfigured, .disabled, .mechanism, .cancelled:
+      return refuse(login, refusal, LoginFailure(.refusedOtherwise, answer.words), on: loop)
+    }
+  }
+
+  /// Referrals followed for one login.
+  private static let mostReferrals = 3
+
+  /// The backend that this one sends the user to, if it is one of ours; else the client is told and may follow itself.
+  private func referral(
+    _ backend: borrowing BackendLogin, _ answer: BackendAnswer, on loop: isolated EventLoop
+  ) -> Backend? {
+    // An exchange that the client takes part in can't be begun again without it.
+    switch backend.login.draft.method {
+    case .sasl(let mechanism) where mechanism.bindsName: return nil
+    case .command, .sasl: break
+    }
+    guard backend.login.referrals < Session.mostReferrals, let text = Referral.target(answer.code),
+      let place = HostPort(text)
+    else { return nil }
+    let resolver = loop.house.resolver
+    let target = loop.routes.backend(at: place, record.listener.mailProtocol) { resolver.has($0, $1) }
+    return target == backend.route.backend ? nil : target
   }
 
   /// The backend accepted: the dialogues and the password go, and what is left over is relayed first.
@@ -136,6 +267,9 @@ extension Session {
     let login = backend.login
     record.isLoggedIn = true
     record.loginTook = loop.now - record.began
+    if backend.dialogue.isDistrusted {
+      loop.house.tellDistrust(backend.route.backend.name, record.listener.mailProtocol)
+    }
     _ = login.dialogue.conclude(.accepted(answer), &loop.reply)
     login.output.append(loop.reply.span)
     let early = backend.copyInput(to: &login.output)

@@ -28,6 +28,12 @@ package struct SessionEnd: Equatable, Sendable {
     case tooManyBadCommands = "too-many-bad-commands"
     case tooManyFailedLogins = "too-many-failed-logins"
     case commandTooLong = "command-too-long"
+    /// The first words were another protocol's.
+    case anotherProtocol = "another-protocol"
+    /// A PROXY header is demanded, and this was none.
+    case proxyHeader = "proxy-header"
+    /// A PROXY header is demanded, and not taken from this address.
+    case untrustedProxy = "untrusted-proxy"
     /// The time for the login was over.
     case loginTimeout = "login-timeout"
     /// No byte in the relay for too long.
@@ -44,6 +50,7 @@ package struct SessionEnd: Equatable, Sendable {
       switch self {
       case .logout, .clientClosed, .backendClosed: .nobody
       case .clientError, .clientTLS, .startTLSInjection, .tooManyBadCommands, .tooManyFailedLogins, .commandTooLong,
+        .anotherProtocol, .proxyHeader, .untrustedProxy,
         .loginTimeout, .idleTimeout, .halfClosedTimeout:
         .client
       case .backendError: .backend
@@ -65,6 +72,7 @@ package struct SessionEnd: Equatable, Sendable {
     case .tooManyBadCommands: self.init(.tooManyBadCommands)
     case .tooManyFailedLogins: self.init(.tooManyFailedLogins)
     case .commandTooLong: self.init(.commandTooLong)
+    case .anotherProtocol: self.init(.anotherProtocol)
     }
   }
 
@@ -80,7 +88,7 @@ package struct SessionEnd: Equatable, Sendable {
   init(backend failure: IOFailure) {
     switch failure {
     case .system(let error): self.init(.backendError, error.description)
-    case .tls: preconditionFailure("TLS to a backend")
+    case .tls(let failure): self.init(.backendError, failure.description)
     }
   }
 }

@@ -8,20 +8,22 @@ extension Session {
 
   /// Answers the client until it has to wait.
   func talk(_ login: PreLogin, on loop: isolated EventLoop) -> Next {
-    if !login.output.isEmpty {
-      let (written, stop) = client.write(login.output.span)
-      login.output.removeFirst(written)
-      switch stop {
-      case nil: break
-      case .blocked?: return .rest(.client(login))
-      case .failed(let failure)?: return .end(SessionEnd(client: failure))
-      case .bytes?, .closed?: return .end(SessionEnd(.clientClosed))
-      }
-    }
     switch login.stage {
+    case .header: return readHeader(login, on: loop)
     case .handshake: return shakeHands(login, on: loop)
-    case .commands: return converse(login, on: loop)
+    case .commands:
+      switch converse(login, on: loop) {
+      case .rest: return .rest(.client(login))
+      case .end(let end): return .end(end)
+      case .outcome(let outcome): return follow(login, outcome, on: loop)
+      }
     case .upgrading:
+      // The answer to STARTTLS is drained before the first byte of TLS.
+      switch flush(login) {
+      case .rest?: return .rest(.client(login))
+      case .end(let end)?: return .end(end)
+      case .outcome?, nil: break
+      }
       guard let tls = record.listener.context, client.upgrade(tls) else { return .end(SessionEnd(.outOfMemory)) }
       login.stage = .handshake
       return .go(.client(login))
@@ -34,7 +36,7 @@ extension Session {
     switch client.handshake() {
     case .done:
       loop.reply.removeAll(keepingCapacity: true)
-      login.dialogue.secured(&loop.reply)
+      login.dialogue.secured(client.certificate, &loop.reply)
       login.output.append(loop.reply.span)
       login.stage = .commands
       return .go(.client(login))
@@ -46,18 +48,28 @@ extension Session {
     }
   }
 
-  private func converse(_ login: PreLogin, on loop: isolated EventLoop) -> Next {
+  /// What a turn of the conversation came to.
+  enum Conversed {
+    /// The client has said nothing more.
+    case rest
+    case end(SessionEnd)
+    case outcome(Heard.Outcome)
+  }
+
+  /// Writes what is left to be said, then reads and answers what the client says.
+  func converse(_ login: PreLogin, on loop: isolated EventLoop) -> Conversed {
+    if let stopped = flush(login) { return stopped }
     if !login.input.isEmpty {
       let heard = listen(login, login.input.span, on: loop)
       login.input.removeFirst(heard.consumed)
-      if heard.outcome != .wantsMore { return follow(login, heard.outcome, on: loop) }
+      if heard.outcome != .wantsMore { return .outcome(heard.outcome) }
     }
     // Each read is of 64 KiB; a client that keeps the first full is not one that logs in.
     for _ in 0..<2 {
       let count: Int
       switch client.read(into: &loop.scratch) {
       case .bytes(let read): count = read
-      case .blocked: return .rest(.client(login))
+      case .blocked: return .rest
       case .closed: return .end(SessionEnd(.clientClosed))
       case .failed(let failure): return .end(SessionEnd(client: failure))
       }
@@ -73,15 +85,28 @@ extension Session {
         outcome = heard.outcome
       }
       loop.scratch.wipe(count)
-      guard outcome == .wantsMore else { return follow(login, outcome, on: loop) }
-      if count < loop.scratch.size, !client.hasPending { return .rest(.client(login)) }
+      guard outcome == .wantsMore else { return .outcome(outcome) }
+      if count < loop.scratch.size, !client.hasPending { return .rest }
     }
     loop.again(token)
-    return .rest(.client(login))
+    return .rest
+  }
+
+  /// Writes what is left to be said; nil if all went.
+  private func flush(_ login: PreLogin) -> Conversed? {
+    guard !login.output.isEmpty else { return nil }
+    let (written, stop) = client.write(login.output.span)
+    login.output.removeFirst(written)
+    switch stop {
+    case nil: return nil
+    case .blocked?: return .rest
+    case .failed(let failure)?: return .end(SessionEnd(client: failure))
+    case .bytes?, .closed?: return .end(SessionEnd(.clientClosed))
+    }
   }
 
   /// What came of the client's bytes.
-  private struct Heard {
+  struct Heard {
     let consumed: Int
     let outcome: Outcome
 
@@ -92,6 +117,9 @@ extension Session {
       case isBlocked
       case upgrade
       case authenticate
+      /// The client answered a backend's challenge.
+      case respond
+      case cancel
       case end(ClientEnd)
       case failed(IOFailure)
     }
@@ -119,6 +147,12 @@ extension Session {
         break loop
       case .authenticate:
         outcome = .authenticate
+        break loop
+      case .respond:
+        outcome = .respond
+        break loop
+      case .cancel:
+        outcome = .cancel
         break loop
       case .end(let why):
         outcome = .end(why)
@@ -153,6 +187,7 @@ extension Session {
       login.stage = .upgrading
       return .go(.client(login))
     case .authenticate: return authenticate(login, on: loop)
+    case .respond, .cancel: preconditionFailure("an answer to a challenge nobody passed on")
     case .end(let why): return .go(.closing(Closing(login, SessionEnd(dialogue: why), at: loop.now)))
     case .failed(let failure): return .end(SessionEnd(client: failure))
     }
@@ -161,7 +196,7 @@ extension Session {
   /// The last words before a login. Under a handshake there is no way to say any.
   func farewell(_ login: PreLogin, _ words: Farewell, _ end: SessionEnd, on loop: isolated EventLoop) -> Next {
     switch login.stage {
-    case .handshake, .upgrading: return .end(end)
+    case .header, .handshake, .upgrading: return .end(end)
     case .commands:
       loop.reply.removeAll(keepingCapacity: true)
       login.dialogue.farewell(words, &loop.reply)
@@ -173,21 +208,46 @@ extension Session {
   // MARK: Route
 
   private func authenticate(_ login: PreLogin, on loop: isolated EventLoop) -> Next {
+    adoptFacts(login)
+    login.referrals = 0
+    record.method = login.draft.method
     record.login = login.draft.user
     record.attempts += 1
     record.backend = nil
     record.backendAddress = nil
+    guard hopsLeft(login) != nil else {
+      return refuse(login, .misconfigured, LoginFailure(.loop, "it passed too many proxies"), on: loop)
+    }
+    if login.draft.method == .sasl(.external), let failure = takeCertificateName(login) {
+      return refuseLater(login, failure, on: loop)
+    }
     if let fault = login.draft.fault() { return refuseLater(login, LoginFailure(draft: fault), on: loop) }
     return find(login, until: loop.now + loop.plan.settings.timeouts.lookup, on: loop)
+  }
+
+  /// RFC 4422, appendix A: the certificate says who it is, and another can't be asked for.
+  private func takeCertificateName(_ login: PreLogin) -> LoginFailure? {
+    guard let name = client.peerName(record.listener.certificateName), !name.isEmpty else {
+      return LoginFailure(.certificateName, "the certificate names no user")
+    }
+    let wanted = login.draft.authorizationIdentity
+    guard wanted.isEmpty || wanted == name else {
+      return LoginFailure(.certificateName, "another user than the certificate's was asked for")
+    }
+    login.draft.name = name
+    login.draft.authorizationIdentity = []
+    record.login = name
+    return nil
   }
 
   private func find(_ login: PreLogin, until: UInt64, on loop: isolated EventLoop) -> Next {
     let query = RouteQuery(user: login.draft.user, mailProtocol: record.listener.mailProtocol)
     switch loop.routes.find(query) {
     case .found(let route):
-      if let loginAs = route.loginAs { login.draft.renameUser(loginAs) }
       record.backend = route.backend.name
+      if let refused = apply(route, login, on: loop) { return refused }
       return resolve(login, route, on: loop)
+    case .disabled: return refuseLater(login, LoginFailure(.disabled), .disabled, on: loop)
     case .unknownUser: return refuseLater(login, LoginFailure(.unknownUser), on: loop)
     case .busy:
       guard loop.now < until else { return refuse(login, .unavailable, LoginFailure(.lookupBusy), on: loop) }
@@ -197,7 +257,23 @@ extension Session {
     }
   }
 
-  private func resolve(_ login: PreLogin, _ route: Route, on loop: isolated EventLoop) -> Next {
+  /// Makes the client's credentials those for the backend. Returns a refusal if there is no way to.
+  private func apply(_ route: Route, _ login: PreLogin, on loop: isolated EventLoop) -> Next? {
+    if let loginAs = route.loginAs, loginAs != login.draft.user {
+      switch login.draft.method {
+      // The client signed its name together with all else it says: nobody can put another in its place.
+      case .sasl(let mechanism) where mechanism.bindsName:
+        return refuse(login, .mechanism, LoginFailure(.nameRewritten, mechanism.rawValue), on: loop)
+      case .command, .sasl: login.draft.renameUser(loginAs)
+      }
+    }
+    if login.draft.method == .sasl(.external), !route.backend.link.becomeMaster(&login.draft) {
+      return refuse(login, .misconfigured, LoginFailure(.noMaster, route.backend.name), on: loop)
+    }
+    return nil
+  }
+
+  func resolve(_ login: PreLogin, _ route: Route, on loop: isolated EventLoop) -> Next {
     switch route.backend.host {
     case .address(let address): return connect(login, route, .addresses([address]), on: loop)
     case .name(let name):
@@ -230,10 +306,12 @@ extension Session {
   // MARK: Verdict
 
   /// Refuses after a while, as a backend would that takes its time for a wrong password.
-  private func refuseLater(_ login: PreLogin, _ failure: LoginFailure, on loop: isolated EventLoop) -> Next {
+  private func refuseLater(
+    _ login: PreLogin, _ failure: LoginFailure, _ refusal: LoginRefusal = .credentials, on loop: isolated EventLoop
+  ) -> Next {
     note(failure, on: loop)
     let time = loop.now + loop.plan.settings.timeouts.failureDelay
-    return .rest(.waiting(login, .refusal(.credentials, at: time)))
+    return .rest(.waiting(login, .refusal(refusal, at: time)))
   }
 
   /// Refuses at once.
@@ -253,7 +331,7 @@ extension Session {
     login.output.append(loop.reply.span)
     switch action {
     case .end(let why): return .go(.closing(Closing(login, SessionEnd(dialogue: why), at: loop.now)))
-    case .proceed, .read, .upgrade, .authenticate: return .go(.client(login))
+    case .proceed, .read, .upgrade, .authenticate, .respond, .cancel: return .go(.client(login))
     }
   }
 

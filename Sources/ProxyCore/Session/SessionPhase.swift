@@ -7,7 +7,9 @@ enum SessionPhase: ~Copyable {
   case client(PreLogin)
   /// Waiting for the route: a locked map, a name being resolved, or the pause before a refusal.
   case waiting(PreLogin, Wait)
-  /// Connecting to a backend and logging in there.
+  /// Connecting to a backend that has several addresses, or that we speak first to.
+  case connecting(Connecting)
+  /// Logging in at a backend, and connecting to it if all that is awaited is its greeting.
   case backend(BackendLogin)
   case relay(Relay)
   /// The last words are said: waiting for the client to take them.
@@ -19,6 +21,7 @@ enum SessionPhase: ~Copyable {
     switch self {
     case .client(let login): login.stage.doing
     case .waiting(_, let wait): wait.doing
+    case .connecting: "connecting to the backend"
     case .backend(let login): login.doing
     case .relay: "relaying"
     case .closing: "saying goodbye"
@@ -31,10 +34,24 @@ enum SessionPhase: ~Copyable {
     switch self {
     case .waiting(let login, let wait): wait.route(to: name).map { (login, $0) }
     case .client: nil
+    case .connecting: nil
     case .backend: nil
     case .relay: nil
     case .closing: nil
     case .ended: nil
+    }
+  }
+
+  /// Whether several connections may be under way.
+  var isConnecting: Bool {
+    switch self {
+    case .connecting: true
+    case .client: false
+    case .waiting: false
+    case .backend: false
+    case .relay: false
+    case .closing: false
+    case .ended: false
     }
   }
 
@@ -43,7 +60,8 @@ enum SessionPhase: ~Copyable {
     // A case a line: the compiler does not match several of a type that can't be copied.
     switch self {
     case .waiting: true
-    case .backend: true
+    case .connecting: true
+    case .backend(let backend): backend.stage != .client
     case .client: false
     case .relay: false
     case .closing: false
@@ -99,12 +117,18 @@ final class PreLogin {
   /// What was said and not taken yet.
   var output = ByteQueue()
   var stage: Stage
+  /// What a PROXY header said of the connection.
+  var header = ProxyHeader()
   /// The handshake waits for the socket to take more.
   var handshakeWrites = false
+  /// Referrals followed since the login was asked for.
+  var referrals = 0
   /// When the whole login must be over, in the loop's nanoseconds.
   let deadline: UInt64
 
   enum Stage {
+    /// A PROXY header is awaited.
+    case header
     /// The TLS handshake, from the first byte or after STARTTLS.
     case handshake
     case commands
@@ -113,6 +137,7 @@ final class PreLogin {
 
     var doing: String {
       switch self {
+      case .header: "waiting for a PROXY header"
       case .handshake: "TLS handshake with the client"
       case .commands: "waiting for a command"
       case .upgrading: "answering STARTTLS"
@@ -120,92 +145,14 @@ final class PreLogin {
     }
   }
 
-  init(_ listener: Listener, limits: Limits, deadline: UInt64) {
-    dialogue = ClientDialogue(listener.mailProtocol, policy: listener.tls, limits: limits)
-    stage = listener.tls == .implicit ? .handshake : .commands
+  init(_ listener: Listener, deadline: UInt64) {
+    dialogue = ClientDialogue(listener.mailProtocol, listener.terms)
+    stage = listener.proxyNetworks == nil ? PreLogin.start(listener) : .header
     self.deadline = deadline
   }
-}
 
-/// A login on its way through a backend.
-struct BackendLogin: ~Copyable {
-  let login: PreLogin
-  let route: Route
-  var transport: Transport
-  var dialogue: BackendDialogue
-  /// Bytes of the backend's not consumed yet.
-  var input = ByteQueue()
-  /// What was said and not taken yet; it may hold the password.
-  var output = ByteQueue()
-  /// Addresses not tried yet.
-  let others: ArraySlice<SocketAddress>
-  /// Whether the connection is known to stand.
-  var isConnected = false
-  /// When the backend must have answered.
-  let deadline: UInt64
-  /// When the connection must stand.
-  let connectDeadline: UInt64
-
-  init(
-    _ login: PreLogin, _ route: Route, _ mailProtocol: MailProtocol, _ transport: consuming Transport,
-    others: ArraySlice<SocketAddress>, deadline: UInt64, connectDeadline: UInt64
-  ) {
-    self.login = login
-    self.route = route
-    self.transport = transport
-    self.others = others
-    self.deadline = deadline
-    self.connectDeadline = connectDeadline
-    dialogue = BackendDialogue(mailProtocol, trust: .plaintextByConfiguration)
-  }
-
-  var doing: String { isConnected ? dialogue.doing.rawValue : "connecting to the backend" }
-
-  /// Lets the dialogue read one line after the other; returns how much it used up and leaves its last word in `action`.
-  mutating func listen(_ bytes: Span<UInt8>, _ reply: inout [UInt8], _ action: inout BackendAction) -> Int {
-    var consumed = 0
-    while consumed < bytes.count {
-      let step = dialogue.receive(bytes.extracting(consumed...), login.draft, &reply)
-      consumed += step.consumed
-      action = step.action
-      guard step.action == .proceed else { break }
-    }
-    return consumed
-  }
-
-  /// The same with what is kept in `input`.
-  mutating func listenAgain(_ reply: inout [UInt8], _ action: inout BackendAction) {
-    let kept = exchange(&input, with: ByteQueue())
-    let consumed = listen(kept.span, &reply, &action)
-    input.append(kept.span.extracting(consumed...))
-  }
-
-  /// Writes; what does not go is kept.
-  mutating func say(_ bytes: Span<UInt8>) -> SystemError? {
-    var written = 0
-    if output.isEmpty, bytes.count > 0 {
-      let result = transport.write(bytes)
-      written = result.written
-      if case .failed(.system(let error))? = result.stop { return error }
-    }
-    output.append(bytes.extracting(written...))
-    return nil
-  }
-
-  /// Writes what was kept.
-  mutating func flush() -> SystemError? {
-    let kept = exchange(&output, with: ByteQueue())
-    return say(kept.span)
-  }
-
-  /// Moves what the backend said and nobody read to `queue`; returns how much.
-  borrowing func copyInput(to queue: inout ByteQueue) -> Int {
-    queue.append(input.span)
-    return input.count
-  }
-
-  /// Gives the connection out; all else goes.
-  consuming func releaseTransport() -> Transport { transport }
+  /// How a connection begins once it is known whose it is.
+  static func start(_ listener: Listener) -> Stage { listener.terms.policy == .implicit ? .handshake : .commands }
 }
 
 /// A session whose last words are said.

@@ -4,12 +4,19 @@ internal import Protocols
 
 struct SessionRecord {
   let id: SessionID
+  /// Who connected: the client, or a proxy in front of us.
   let peer: SocketAddress
+  /// Who the client is, where a proxy told.
+  var origin: SocketAddress?
+  /// The name a trusted proxy gave the session, to be the same in every log.
+  var givenName: [UInt8] = []
   let listener: Listener
   /// In the loop's nanoseconds.
   let began: UInt64
   /// From the connection to the accepted login.
   var loginTook: UInt64?
+  /// How the client last gave its credentials.
+  var method: LoginDraft.Method?
   /// The name the client last gave.
   var login: [UInt8] = []
   /// Whether that name was accepted.
@@ -17,6 +24,8 @@ struct SessionRecord {
   var backend: String?
   /// The address of it that was last connected to.
   var backendAddress: SocketAddress?
+  /// TLS's version with the backend, as `TLSv1.3`: short enough to need no memory of its own.
+  var backendTLS: String?
   var attempts = 0
   var lastFailure: LoginFailure.Reason?
   /// Bytes of the relay, as the client sent and received them; TLS is not counted.
@@ -30,11 +39,18 @@ struct SessionRecord {
     self.began = began
   }
 
+  /// The session's name, in our log and in the backend's.
+  var name: String { givenName.isEmpty ? id.text : String(decoding: givenName, as: UTF8.self) }
+
+  /// The client's address, as far as it is known.
+  var client: SocketAddress { origin ?? peer }
+
   /// The fields by which an event is told to be this session's.
   func addIdentity(to line: inout LogLine) {
-    line.add("session", id.text)
+    line.add("session", name)
     line.add("protocol", listener.mailProtocol.rawValue)
-    line.add("peer", peer.description)
+    line.add("peer", client.description)
+    if origin != nil { line.add("via", peer.description) }
     line.add("listener", listener.address.description)
   }
 
@@ -52,9 +68,13 @@ struct SessionRecord {
     if let tls {
       line.add("cipher", tls.cipher)
       if tls.isResumed { line.add("resumed", "yes") }
+      if let name = tls.serverName { line.add("sni", name) }
+      if let subject = tls.peerSubject { line.add("certificate", subject) }
     }
+    if let method { line.add("method", method.word) }
     if !login.isEmpty { line.add("login", login) }
     addBackend(to: &line)
+    if let backendTLS { line.add("backend_tls", backendTLS) }
     line.add("attempts", attempts)
     if let lastFailure, !isLoggedIn { line.add("failure", lastFailure.rawValue) }
     line.add("in", fromClient)
@@ -65,6 +85,16 @@ struct SessionRecord {
     line.add("blame", end.reason.blame.rawValue)
     line.add("doing", doing)
     if let detail = end.detail { line.add("detail", detail) }
+  }
+}
+
+extension LoginDraft.Method {
+  /// As the log has it.
+  fileprivate var word: String {
+    switch self {
+    case .command: "command"
+    case .sasl(let mechanism): mechanism.rawValue
+    }
   }
 }
 

@@ -1,5 +1,7 @@
 /// A connection's bytes, in the clear or under TLS; the session above does not see the difference.
 
+internal import Protocols
+
 struct Transport: ~Copyable {
   let descriptor: Descriptor
   private var tls: TLSSession?
@@ -8,9 +10,16 @@ struct Transport: ~Copyable {
 
   /// Begins TLS as the server. False if there is no memory for it.
   mutating func upgrade(_ context: TLSContext) -> Bool {
-    precondition(tls == nil, "TLS within TLS")
+    precondition(!isTLS, "TLS within TLS")
     tls = TLSSession(server: context, on: descriptor)
-    return tls != nil
+    return isTLS
+  }
+
+  /// Begins TLS as the client of a backend. False if there is no memory for it.
+  mutating func upgrade(_ context: TLSClientContext, _ name: TLSPeerName) -> Bool {
+    precondition(!isTLS, "TLS within TLS")
+    tls = TLSSession(client: context, name: name, on: descriptor)
+    return isTLS
   }
 
   mutating func handshake() -> TLSSession.Handshake {
@@ -33,10 +42,25 @@ struct Transport: ~Copyable {
     return .bytes(count)
   }
 
+  /// Looks at what has come and leaves it in the socket. Not under TLS.
+  mutating func peek(into scratch: inout Scratch) -> IOResult {
+    precondition(!isTLS, "TLS can't be looked ahead in")
+    return unsafe scratch.fill(from: 0) { unsafe Syscall.peek(descriptor, into: $0) }
+  }
+
+  /// Takes bytes from the socket that were seen there. False if they are gone.
+  mutating func drop(_ count: Int, _ scratch: inout Scratch) -> Bool {
+    // SAFETY: the slice lies within the scratch: what was seen fitted there.
+    let result = unsafe scratch.fill(from: 0) {
+      unsafe Syscall.receive(descriptor, into: UnsafeMutableRawBufferPointer(rebasing: $0[..<count]))
+    }
+    return result == .bytes(count)
+  }
+
   /// The most a TLS record holds (RFC 8446 §5.1).
   private static let record = 16 << 10
 
-  private var isTLS: Bool {
+  var isTLS: Bool {
     switch tls {
     case .some: true
     case .none: false
@@ -73,7 +97,40 @@ struct Transport: ~Copyable {
   /// What the log says of the connection's TLS.
   var tlsFacts: TLSFacts? {
     switch tls {
-    case .some(let tls): TLSFacts(version: tls.version, cipher: tls.cipher, isResumed: tls.isResumed)
+    case .some(let tls):
+      TLSFacts(
+        version: tls.version, cipher: tls.cipher, isResumed: tls.isResumed, serverName: tls.serverName,
+        peerSubject: tls.peerSubject)
+    case .none: nil
+    }
+  }
+}
+
+extension Transport {
+  /// Whether the peer showed a certificate that was verified.
+  var certificate: ClientCertificate {
+    switch tls {
+    case .some(let tls): tls.hasPeerCertificate ? .verified : .none
+    case .none: .none
+    }
+  }
+
+  /// The host name the client asked for in TLS.
+  var serverName: String? {
+    switch tls {
+    case .some(let tls): tls.serverName
+    case .none: nil
+    }
+  }
+
+  /// Who the peer is, by its certificate.
+  func peerName(_ part: CertificateName) -> [UInt8]? {
+    switch tls {
+    case .some(let tls):
+      switch part {
+      case .commonName: tls.peerCommonName
+      case .email: tls.peerEmail
+      }
     case .none: nil
     }
   }
@@ -87,4 +144,8 @@ package struct TLSFacts: Equatable, Sendable {
   package let cipher: String
   /// Whether the client came back with a ticket.
   package let isResumed: Bool
+  /// The host name asked for; nil if none was.
+  package let serverName: String?
+  /// Whose certificate the client showed; nil if none.
+  package let peerSubject: String?
 }

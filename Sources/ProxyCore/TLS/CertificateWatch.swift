@@ -1,0 +1,76 @@
+/// Notices that certificates, keys or staples were replaced, so that whoever renews them need not know of the proxy.
+
+internal import Dispatch
+internal import Glibc
+internal import Synchronization
+
+final class CertificateWatch: Sendable {
+  private let state: Mutex<State>
+  private let queue = DispatchQueue(label: "proxyd.certificates")
+  private let body: @Sendable () -> Void
+
+  private struct State {
+    var files: [String]
+    /// What the contexts in use were made of.
+    var used: [Stamp?]
+    /// What was there when it was last looked.
+    var seen: [Stamp?]
+  }
+
+  /// What tells that a file is another.
+  private struct Stamp: Equatable {
+    let device: UInt
+    let inode: UInt
+    let size: Int
+    let seconds: Int
+    let nanoseconds: Int
+
+    init?(_ path: String) {
+      var status = stat()
+      // SAFETY: the structure is filled if the call succeeds.
+      guard unsafe stat(path, &status) == 0 else { return nil }
+      device = UInt(status.st_dev)
+      inode = UInt(status.st_ino)
+      size = Int(status.st_size)
+      seconds = Int(status.st_mtim.tv_sec)
+      nanoseconds = Int(status.st_mtim.tv_nsec)
+    }
+  }
+
+  /// A look costs a microsecond a file. A certificate and its key are two files: a change counts once two looks in a row
+  /// see the same, so that a pair half written is left alone.
+  private static let pause = DispatchTimeInterval.seconds(1)
+
+  /// Calls `body` on a queue of its own when the files have changed.
+  init(_ files: [String], _ body: @escaping @Sendable () -> Void) {
+    let stamps = files.map { Stamp($0) }
+    state = Mutex(State(files: files, used: stamps, seen: stamps))
+    self.body = body
+    lookLater()
+  }
+
+  /// Watches others from here on, whose contents are in use already.
+  func follow(_ files: [String]) {
+    let stamps = files.map { Stamp($0) }
+    state.withLock { $0 = State(files: files, used: stamps, seen: stamps) }
+  }
+
+  private func lookLater() {
+    queue.asyncAfter(deadline: .now() + CertificateWatch.pause) { @Sendable [weak self] in
+      self?.look()
+      self?.lookLater()
+    }
+  }
+
+  private func look() {
+    let isChanged = state.withLock { state in
+      let now = state.files.map { Stamp($0) }
+      defer { state.seen = now }
+      guard now != state.used, now == state.seen else { return false }
+      // Told once, whether the new files can be used or not.
+      state.used = now
+      return true
+    }
+    if isChanged { body() }
+  }
+}
