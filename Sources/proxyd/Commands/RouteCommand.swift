@@ -31,6 +31,10 @@ struct RouteCommand: ParsableCommand {
       Console.say("source:   \(route.source)")
       Console.say("backend:  \(route.backend.name) (\(route.backend.host):\(route.backend.port))")
       Console.say("login as: \(route.loginAs.map { String(decoding: $0, as: UTF8.self) } ?? user)")
+    case .disabled(let source):
+      Console.say("source:   \(source)")
+      Console.say("disabled: nobody is let in under this name")
+      throw ExitCode.failure
     case .unknownUser:
       Console.say("unknown:  no source knows this user")
       throw ExitCode.failure

@@ -15,6 +15,12 @@ struct ConfigKey: Sendable {
   enum Kind: Sendable {
     case map
     case list
+    /// A list of texts, or one of them alone.
+    case texts
+    /// A list of some of these words.
+    case words([String])
+    /// A list of networks.
+    case networks
     case text
     /// Relative to the configuration file's folder.
     case path
@@ -28,11 +34,22 @@ struct ConfigKey: Sendable {
     case duration(ClosedRange<UInt64>)
     case choice([String])
 
+    /// Whether one value may stand for a list of one.
+    var isOneOrMore: Bool {
+      switch self {
+      case .texts, .networks: true
+      case .map, .list, .words, .text, .path, .address, .host, .port, .integer, .size, .duration, .choice: false
+      }
+    }
+
     /// What is expected, in words that end an error.
     var expected: String {
       switch self {
       case .map: "a map of keys"
       case .list: "a list"
+      case .texts: "a text or a list of texts"
+      case .words(let words): "a list of \(words.joined(separator: ", "))"
+      case .networks: "a network or a list of them, as 192.0.2.0/24 or 2001:db8::1"
       case .text: "a text"
       case .path: "a file's path"
       case .address: "an address with a port, as 192.0.2.1:143, [2001:db8::1]:143 or *:143"
@@ -54,10 +71,14 @@ enum ConfigKeys {
   private static let second: UInt64 = 1_000_000_000
   private static let hour = 3_600 * second
 
-  static let all: [ConfigKey] = [
+  static let all: [ConfigKey] =
+    front + BackendKeys.all("backends.*") + [unnamed] + BackendKeys.all("unnamed-backends") + back
+
+  /// What clients meet, up to the backends.
+  private static let front: [ConfigKey] = [
     ConfigKey(
       path: "listeners", kind: .list, standard: nil,
-      help: "Where clients connect. Each entry has the three keys below.",
+      help: "Where clients connect. Each entry has at least the first three keys below.",
       sample: """
         listeners:
           - { protocol: imap, address: "*:143", tls: starttls-required }
@@ -66,7 +87,7 @@ enum ConfigKeys {
           - { protocol: pop3, address: "*:995", tls: implicit }
         """),
     ConfigKey(
-      path: "listeners[].protocol", kind: .choice(["imap", "pop3"]), standard: nil,
+      path: "listeners[].protocol", kind: .choice(["imap", "pop3", "managesieve"]), standard: nil,
       help: "The protocol spoken there."),
     ConfigKey(
       path: "listeners[].address", kind: .address, standard: nil,
@@ -78,14 +99,89 @@ enum ConfigKeys {
         starttls-required: offered, and no password is taken without it. implicit: from the first byte.
         """),
     ConfigKey(
+      path: "listeners[].mechanisms",
+      kind: .words(["plain", "login", "xoauth2", "oauthbearer", "scram-sha-256", "scram-sha-1", "external"]),
+      standard: "[plain, login]",
+      help: """
+        The SASL mechanisms offered; no other is taken. List those that your backends have: a token goes to the backend, \
+        SCRAM is carried between client and backend so that the password never comes here, and external needs client \
+        certificates and a backend with a master user.
+        """),
+    ConfigKey(
+      path: "listeners[].capabilities", kind: .texts, standard: "the protocol's usual ones",
+      help: """
+        What is announced before the login, besides what follows from `tls` and `mechanisms`: IMAP's capabilities \
+        (LITERAL- instead of LITERAL+ bounds literals at 4096 bytes), or ManageSieve's extensions. POP3 has no such list.
+        """),
+    ConfigKey(
+      path: "listeners[].proxy-protocol", kind: .networks, standard: "none",
+      help: """
+        Networks of load balancers. A connection must come from one of them and begin with a PROXY header, version 1 or \
+        2, which tells who the client is; everybody else is refused.
+        """),
+    ConfigKey(
+      path: "listeners[].certificate", kind: .texts, standard: "that of `tls`",
+      help: "The certificate shown here when the client asks for no name that another has; as tls.certificate."),
+    ConfigKey(path: "listeners[].key", kind: .texts, standard: "that of `tls`", help: "Its key; as tls.key."),
+    ConfigKey(
+      path: "trusted-proxies", kind: .networks, standard: "none",
+      help: """
+        Networks of proxies that are believed when they tell by ID or XCLIENT who the client is: Dovecot, Perdition's \
+        successors, another proxyd. After a PROXY header, it is the address in it that counts.
+        """,
+      sample: "# trusted-proxies: [ 192.0.2.8, 2001:db8:1::/48 ]"),
+    ConfigKey(
       path: "tls", kind: .map, standard: "none",
-      help: "The certificate shown to clients. Needed unless every listener has `tls: off`.",
+      help: """
+        The certificate shown to clients. Needed unless every listener has `tls: off`. Certificates, keys and staples are \
+        read again when their files change.
+        """,
       sample: "tls: { certificate: mail.crt, key: mail.key }"),
     ConfigKey(
-      path: "tls.certificate", kind: .path, standard: nil,
-      help: "A PEM file with the certificate first and its intermediates behind it."),
+      path: "tls.certificate", kind: .texts, standard: nil,
+      help: """
+        A PEM file with the certificate first and its intermediates behind it; or a list of two, of an ECDSA and of an \
+        RSA key, of which each client is shown the one it can use.
+        """),
     ConfigKey(
-      path: "tls.key", kind: .path, standard: nil, help: "The certificate's private key, PEM, without passphrase."),
+      path: "tls.key", kind: .texts, standard: nil,
+      help: "The certificate's private key, PEM, without passphrase; a list where that is one."),
+    ConfigKey(
+      path: "tls.staple", kind: .path, standard: "none",
+      help: "An OCSP response in DER for the certificate, shown to clients that ask."),
+    ConfigKey(
+      path: "tls.certificates", kind: .list, standard: "none",
+      help: "More certificates, chosen by the name a client asks for (SNI)."),
+    ConfigKey(
+      path: "tls.certificates[].certificate", kind: .texts, standard: nil, help: "As tls.certificate."),
+    ConfigKey(path: "tls.certificates[].key", kind: .texts, standard: nil, help: "As tls.key."),
+    ConfigKey(path: "tls.certificates[].staple", kind: .path, standard: "none", help: "As tls.staple."),
+    ConfigKey(
+      path: "tls.certificates[].names", kind: .texts, standard: "those in the certificate",
+      help: "The names it is for; *.example.net stands for one label. An exact name comes first."),
+    ConfigKey(
+      path: "tls.minimum", kind: .choice(["1.2", "1.3"]), standard: "1.2", help: "The oldest version spoken."),
+    ConfigKey(
+      path: "tls.ciphers", kind: .text, standard: "ECDHE with AES-GCM or ChaCha20",
+      help: "For TLS 1.2, as openssl-ciphers(1) has them."),
+    ConfigKey(
+      path: "tls.ciphersuites", kind: .text,
+      standard: "TLS_AES_128_GCM_SHA256:TLS_AES_256_GCM_SHA384:TLS_CHACHA20_POLY1305_SHA256",
+      help: "For TLS 1.3, in order of preference."),
+    ConfigKey(
+      path: "tls.groups", kind: .text, standard: "X25519:P-256:P-384", help: "For the key exchange, in order."),
+    ConfigKey(
+      path: "tls.client-certificates", kind: .choice(["off", "request", "require"]), standard: "off",
+      help: """
+        Whether clients are asked for a certificate. One that is shown must be valid, and its subject is in the log; with \
+        require there is no connection without.
+        """),
+    ConfigKey(
+      path: "tls.client-ca", kind: .path, standard: "none",
+      help: "A PEM file of the authorities that clients' certificates come from."),
+    ConfigKey(
+      path: "tls.client-name", kind: .choice(["cn", "email"]), standard: "cn",
+      help: "Which part of a client's certificate is its user name for the mechanism external."),
     ConfigKey(
       path: "routes", kind: .list, standard: nil,
       help: """
@@ -102,8 +198,8 @@ enum ConfigKeys {
     ConfigKey(
       path: "routes[].sqlite", kind: .path, standard: "none",
       help: """
-        A SQLite file with the tables `users` and `domains` (see schema.sql); a user's row beats its domain's. Or a map \
-        with the two keys below. Committed changes count at once, and so does a file that replaces this one.
+        A SQLite file with the tables `users` and `domains` (see schema.sql); a user's row beats its domain's, and the \
+        backend ! closes an account. Or a map with the two keys below. Committed changes count at once, and so does a file that replaces this one.
         """),
     ConfigKey(
       path: "routes[].sqlite.file", kind: .path, standard: nil, help: "The SQLite file, for a query of your own."),
@@ -111,7 +207,8 @@ enum ConfigKeys {
       path: "routes[].sqlite.query", kind: .text, standard: "the tables of schema.sql",
       help: """
         A SELECT that returns the backend and, if there is a second column, the name to log in with there. Parameters: \
-        :login (the whole name), :local and :domain (before and behind its last @), :protocol (imap or pop3).
+        :login (the whole name), :local and :domain (before and behind its last @), :protocol (imap, pop3 or managesieve). The \
+        backend ! stands for a closed account.
         """),
     ConfigKey(
       path: "routes[].regex", kind: .path, standard: "none",
@@ -136,12 +233,24 @@ enum ConfigKeys {
       path: "backends.*.address", kind: .host, standard: nil,
       help: """
         Its address, or its name, which is looked up again every 30 seconds of use; all its addresses, v4 and v6, are \
-        tried in turn.
+        tried in turn, a quarter of a second apart.
         """),
     ConfigKey(
-      path: "backends.*.ports", kind: .map, standard: "{ imap: 143, pop3: 110 }", help: "Its ports, by protocol."),
-    ConfigKey(path: "backends.*.ports.imap", kind: .port, standard: "143", help: "Its IMAP port."),
-    ConfigKey(path: "backends.*.ports.pop3", kind: .port, standard: "110", help: "Its POP3 port."),
+      path: "backends.*.ports", kind: .map, standard: "the registered ones", help: "Its ports, by protocol."),
+    ConfigKey(
+      path: "backends.*.ports.imap", kind: .port, standard: "143, or 993 with implicit TLS", help: "Its IMAP port."),
+    ConfigKey(
+      path: "backends.*.ports.pop3", kind: .port, standard: "110, or 995 with implicit TLS", help: "Its POP3 port."),
+    ConfigKey(path: "backends.*.ports.managesieve", kind: .port, standard: "4190", help: "Its ManageSieve port."),
+  ]
+
+  private static let unnamed = ConfigKey(
+    path: "unnamed-backends", kind: .map, standard: "as below",
+    help: "How servers are spoken to that a route names by host or host:port instead of a backend's name.",
+    sample: "# unnamed-backends: { tls: implicit }")
+
+  /// The process, its times and bounds.
+  private static let back: [ConfigKey] = [
     ConfigKey(
       path: "loops", kind: .integer(1...256), standard: "one for each core",
       help: "Event loops. Each uses up to one core. A change takes a restart.",
@@ -179,6 +288,9 @@ enum ConfigKeys {
     ConfigKey(
       path: "timeouts.failure-delay", kind: .duration(0...60 * second), standard: "2s",
       help: "Before a login is refused that no backend was asked about, so that guessing is slow."),
+    ConfigKey(
+      path: "timeouts.proxy-header", kind: .duration(100_000_000...60 * second), standard: "3s",
+      help: "For a PROXY header to come in whole."),
     ConfigKey(
       path: "timeouts.lookup", kind: .duration(0...60 * second), standard: "2s",
       help: "For a SQLite file that a writer has locked."),

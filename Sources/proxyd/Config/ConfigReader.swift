@@ -136,6 +136,8 @@ struct ConfigSection {
   private func pattern(_ name: String) -> String { pattern.isEmpty ? name : "\(pattern).\(name)" }
 
   func has(_ name: String) -> Bool { entries[name] != nil }
+  /// Whether the table has the key here.
+  func isKnown(_ name: String) -> Bool { ConfigKeys.key(pattern(name)) != nil }
   func node(_ name: String) -> Node? { entries[name] }
 
   /// Reports a value.
@@ -173,6 +175,39 @@ struct ConfigSection {
 
   func text(_ name: String) -> String? { value(name) { $0 } }
 
+  /// A list of scalars, each typed by `parse`; one scalar alone is a list of one where the table says so.
+  func values<Value>(_ name: String, _ parse: (String) -> Value?) -> [Value]? {
+    guard let node = entries[name] else { return nil }
+    guard let kind = ConfigKeys.key(pattern(name))?.kind else { preconditionFailure("\(name) is not in the table") }
+    if case .scalar = node, kind.isOneOrMore { return value(name, parse).map { [$0] } }
+    guard case .sequence(let sequence) = node, !sequence.isEmpty else {
+      report("this is \(node.kindName), expected \(kind.expected)", name)
+      return nil
+    }
+    var values: [Value] = []
+    for (index, item) in sequence.enumerated() {
+      let entry = "\(path(name))[\(index)]"
+      reader.remember(entry, item)
+      guard case .scalar(let scalar) = item, let value = parse(scalar.string) else {
+        reader.report("\(item.kindName) can't be used, expected \(kind.expected)", key: entry, at: reader.places[entry])
+        continue
+      }
+      values.append(value)
+    }
+    return values.count == sequence.count ? values : nil
+  }
+
+  /// A list of texts that are not empty.
+  func texts(_ name: String) -> [String]? { values(name) { $0.isEmpty ? nil : $0 } }
+
+  /// A list of some of the words of `Choice`, in lower case.
+  func words<Choice: RawRepresentable<String> & CaseIterable>(_ name: String, _: Choice.Type) -> [Choice]? {
+    values(name) { text in Choice.allCases.first { $0.rawValue.lowercased() == text } }
+  }
+
+  /// A list of networks.
+  func networks(_ name: String) -> [Network]? { values(name) { Network($0) } }
+
   func integer(_ name: String) -> Int? {
     guard case .integer(let range)? = ConfigKeys.key(pattern(name))?.kind else {
       preconditionFailure("\(name): no integer")
@@ -207,7 +242,7 @@ extension Node {
     switch self {
     case .scalar(let scalar): scalar.string.isEmpty ? "empty" : "\"\(scalar.string)\""
     case .mapping: "a map"
-    case .sequence: "a list"
+    case .sequence(let sequence): sequence.isEmpty ? "an empty list" : "a list"
     case .alias: "an alias"
     }
   }
