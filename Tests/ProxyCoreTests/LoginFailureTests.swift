@@ -1,6 +1,7 @@
 // swift-format-ignore-file: NeverForceUnwrap
 // A test that unwraps nil fails, which is what it is for.
 
+import Foundation
 import Glibc
 import Testing
 
@@ -15,12 +16,16 @@ struct LoginFailureTests {
     let server = TestServer()
     let (stage, client, answer) = try produce(reason, server)
     switch reason {
-    case .emptyName, .longName, .badCharacters, .unknownUser, .refused:
+    case .emptyName, .longName, .badCharacters, .unknownUser, .refused, .certificateName:
       #expect(answer.hasPrefix("a NO [AUTHENTICATIONFAILED] "), "\(answer)")
     case .refusedOtherwise: #expect(answer.hasPrefix("a NO [LIMIT] "), "\(answer)")
-    case .backendMechanism: #expect(answer.hasPrefix("a NO [SERVERBUG] "), "\(answer)")
+    case .backendMechanism, .backendStartTLS, .backendCertificate, .noMaster, .loop:
+      #expect(answer.hasPrefix("a NO [SERVERBUG] "), "\(answer)")
+    case .cancelled: #expect(answer.hasPrefix("a BAD "), "\(answer)")
+    case .disabled: #expect(answer.hasPrefix("a NO [CONTACTADMIN] "), "\(answer)")
+    case .nameRewritten: #expect(answer.hasPrefix("a NO [CANNOT] "), "\(answer)")
     case .lookupFailed, .lookupBusy, .backendUnresolved, .noSocket, .backendUnreachable, .connectTimeout,
-      .backendTimeout, .backendClosed, .backendError, .backendGreeting, .backendProtocol:
+      .backendTimeout, .backendClosed, .backendError, .backendGreeting, .backendProtocol, .backendTLS:
       #expect(answer.hasPrefix("a NO [UNAVAILABLE] "), "\(answer)")
     }
     // The client may go on.
@@ -35,7 +40,7 @@ struct LoginFailureTests {
     #expect(!stage.log().contains("s3cret"))
   }
 
-  private typealias Scene = (stage: LoopStage, client: Peer, answer: String)
+  private typealias Scene = (stage: LoopStage, client: any Speaker, answer: String)
 
   /// Logs in, lets `play` be the backend, and returns the answer.
   private func logIn(
@@ -166,9 +171,101 @@ struct LoginFailureTests {
         backend.send("what?\r\n")
         #expect(backend.hearsClose())
       }
+    case .certificateName:
+      return try logInByCertificate(settings, [("O", "nobody in particular")]) { try self.delay($0) }
+    case .noMaster: return try logInByCertificate(settings, [("CN", "alice")])
+    case .cancelled:
+      let stage = try LoopStage(settings)
+      let client = stage.connect(mechanisms: [.scramSHA256])
+      client.send("a AUTHENTICATE SCRAM-SHA-256 biwsbj1hbGljZSxyPWFiYw==\r\n")
+      let backend = server.accept()
+      backend.send("* OK [CAPABILITY IMAP4rev1 SASL-IR AUTH=SCRAM-SHA-256] ready\r\n")
+      _ = backend.hear("L AUTHENTICATE SCRAM-SHA-256 biwsbj1hbGljZSxyPWFiYw==\r\n")
+      backend.send("+ cj1hYmMx\r\n")
+      _ = client.hear("+ cj1hYmMx\r\n")
+      client.send("*\r\n")
+      #expect(backend.hearsClose())
+      return (stage, client, client.hear("\r\n"))
+    case .disabled:
+      let folder = try Folder()
+      var settings = settings
+      settings.routes = [.regex(file: try folder.write("routes.re", "alice: !\n"))]
+      return try logIn(settings) { try self.delay($0) }
+    case .nameRewritten:
+      let folder = try Folder()
+      var settings = settings
+      settings.routes = [.regex(file: try folder.write("routes.re", "(.*): $1.x@a\n"))]
+      let stage = try LoopStage(settings)
+      let client = stage.connect(mechanisms: [.scramSHA256])
+      _ = client.hear("ready.\r\n")
+      client.send("a AUTHENTICATE SCRAM-SHA-256 biwsbj1hbGljZSxyPWFiYw==\r\n")
+      return (stage, client, client.hear("\r\n"))
+    case .loop:
+      var settings = settings
+      settings.trustedProxies = [try #require(Network("0.0.0.0"))]
+      let stage = try LoopStage(settings)
+      let client = stage.connect()
+      client.send("i ID (\"x-proxy-ttl\" \"1\")\r\n")
+      _ = client.hear("i OK ID completed.\r\n")
+      client.send("a LOGIN alice s3cret\r\n")
+      return (stage, client, client.hear("\r\n"))
+    case .backendStartTLS:
+      var settings = settings
+      settings.backends["a"]?.manner.tls = .startTLS
+      return try logIn(settings) { _ in
+        let backend = server.accept()
+        backend.send(greeting)
+        #expect(backend.hear("\r\n") == "S STARTTLS\r\n")
+        backend.send("S BAD what?\r\n")
+        #expect(backend.hearsClose())
+        #expect(backend.heard.isEmpty)
+      }
+    case .backendCertificate:
+      // Nobody signed it.
+      var settings = settings
+      settings.backends["a"]?.manner.tls = .implicit
+      let context = try TLSContext(
+        TLSServerSettings(identities: [TLSIdentitySettings(pairs: [try SharedCertificate.get()])]), alpn: "imap",
+        predecessor: nil)
+      return try logIn(settings) { _ in
+        let backend = server.accept()
+        var transport = Transport(Descriptor(owning: dup(backend.fd)))
+        #expect(transport.upgrade(context))
+        var outcome = transport.handshake()
+        if outcome == .done { outcome = transport.handshake() }
+        withExtendedLifetime(backend) {}
+      }
+    case .backendTLS:
+      var settings = settings
+      settings.backends["a"]?.manner.tls = .implicit
+      return try logIn(settings) { _ in
+        let backend = server.accept()
+        backend.send("* OK this is no TLS\r\n")
+        #expect(backend.hearsClose())
+        #expect(!String(decoding: backend.heard, as: UTF8.self).contains("alice"))
+      }
     case .backendMechanism:
       return try logIn(settings) { _ in server.accept().send("* OK [CAPABILITY IMAP4rev1 LOGINDISABLED] ready\r\n") }
     }
+  }
+
+  /// Logs in by EXTERNAL with a certificate of that subject.
+  private func logInByCertificate(
+    _ settings: Settings, _ subject: [(String, String)], _ play: (LoopStage) throws -> Void = { _ in }
+  ) throws -> Scene {
+    let folder = try Folder()
+    let authority = TestAuthority(folder)
+    var settings = settings
+    settings.tls = TLSServerSettings(
+      identities: [TLSIdentitySettings(pairs: [try SharedCertificate.get()])], clientCertificates: .request,
+      clientCA: authority.file)
+    let stage = try LoopStage(settings)
+    let peer = stage.connect(.imap, .implicit, mechanisms: [.external])
+    let client = SecureSpeaker(peer, authority.issue("client", subject: subject))
+    #expect(client.hear("ready.\r\n").contains("AUTH=EXTERNAL"))
+    client.send("a AUTHENTICATE EXTERNAL =\r\n")
+    try play(stage)
+    return (stage, client, client.hear("\r\n"))
   }
 
   /// Lets the pause pass before a refusal that asked no backend.
@@ -176,6 +273,50 @@ struct LoginFailureTests {
     eventually("the refusal waits") { stage.doing() == "delaying a refusal" }
     stage.advance(seconds: 3)
   }
+}
+
+/// A client that is spoken with, in the clear or under TLS.
+protocol Speaker {
+  func send(_ text: String)
+  func hear(_ text: String, _ location: SourceLocation) -> String
+  func close()
+}
+
+extension Speaker {
+  func hear(_ text: String, here location: SourceLocation = #_sourceLocation) -> String { hear(text, location) }
+}
+
+extension Peer: Speaker {}
+
+/// A client under TLS that shows a certificate.
+final class SecureSpeaker: Speaker {
+  private let peer: Peer
+  private let tls: TLSClient
+  private var heard = ""
+
+  init(_ peer: Peer, _ certificate: CertificateSettings) {
+    self.peer = peer
+    tls = TLSClient(peer.fd, configure: Configure.certificate(certificate))
+    #expect(tls.shakeHands())
+  }
+
+  func send(_ text: String) { _ = tls.write(text) }
+
+  func hear(_ text: String, _ location: SourceLocation) -> String {
+    while true {
+      if let range = heard.range(of: text) {
+        defer { heard = String(heard[range.upperBound...]) }
+        return String(heard[..<range.upperBound])
+      }
+      guard let more = tls.read() else {
+        Issue.record("closed or silent before \(text): \(heard)", sourceLocation: location)
+        return heard
+      }
+      heard += more
+    }
+  }
+
+  func close() { peer.close() }
 }
 
 /// A connection that says nothing.

@@ -108,7 +108,8 @@ struct RelayTests {
   /// The same under TLS, with records of all sizes.
   @Test func orderThroughStallsUnderTLS() throws {
     let files = try SharedCertificate.get()
-    let context = try TLSContext(certificate: files.certificate, key: files.key, predecessor: nil)
+    let context = try TLSContext(
+      TLSServerSettings(identities: [TLSIdentitySettings(pairs: [files])]), alpn: "imap", predecessor: nil)
     let (near, client) = makePair()
     let (backend, far) = makePair()
     var tls = Transport(Descriptor(owning: client))

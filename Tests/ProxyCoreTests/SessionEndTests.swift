@@ -90,6 +90,26 @@ struct SessionEndTests {
       _ = client.hear("* BYE Command too long.\r\n")
       client.close()
       return stage.sessionLine()
+    case .anotherProtocol:
+      let stage = try LoopStage(.to(server.port))
+      let client = stage.connect()
+      client.send("GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+      _ = client.hear("* BYE This is an IMAP server.\r\n")
+      client.close()
+      return stage.sessionLine()
+    case .proxyHeader:
+      let stage = try LoopStage(.to(server.port))
+      let client = stage.connect(proxyNetworks: [try #require(Network("0.0.0.0"))])
+      client.send("a LOGIN alice secret\r\n")
+      #expect(client.hearsClose())
+      #expect(client.heard.isEmpty)
+      return stage.sessionLine()
+    case .untrustedProxy:
+      let stage = try LoopStage(.to(server.port))
+      let client = stage.connect(proxyNetworks: [try #require(Network("192.0.2.0/24"))])
+      client.send("PROXY TCP4 198.51.100.1 198.51.100.2 1 143\r\n")
+      #expect(client.hearsClose())
+      return stage.sessionLine()
     case .loginTimeout:
       let stage = try LoopStage(.to(server.port))
       let client = stage.connect()

@@ -181,7 +181,7 @@ final class LoopStage {
   let house: House
   let clock = PlayedClock()
   let settings: Settings
-  private let context: TLSContext?
+  private let tls: TLSBook
   private let logFile: String
 
   init(_ settings: Settings, level: String = "info") throws {
@@ -190,9 +190,12 @@ final class LoopStage {
     var settings = settings
     settings.log = LogSettings(level: .debug, format: .text, destination: .file(logFile))
     self.settings = settings
-    context = try settings.certificate.map {
-      try TLSContext(certificate: $0.certificate, key: $0.key, predecessor: nil)
+    // A book has contexts for the listeners of its settings only.
+    var all = settings
+    all.listeners = MailProtocol.allCases.map {
+      ListenerSettings(mailProtocol: $0, address: LoopStage.address, tls: settings.tls == nil ? .off : .implicit)
     }
+    tls = try TLSBook(all, predecessor: nil)
     let log = try Log(settings.log)
     house = House(log: log, admission: Admission(most: 100), resolver: Resolver())
     let plan = LoopPlan(listeners: [], routes: try RoutePlan(settings), settings: settings)
@@ -203,14 +206,20 @@ final class LoopStage {
   deinit { loop.post { $0.end() } }
 
   /// A client's end of a new session.
-  func connect(_ mailProtocol: MailProtocol = .imap, _ tls: TLSPolicy = .off) -> Peer {
+  func connect(
+    _ mailProtocol: MailProtocol = .imap, _ policy: TLSPolicy = .off,
+    mechanisms: [SASLMechanism] = [.plain, .login], proxyNetworks: [Network]? = nil
+  ) -> Peer {
     let (ours, theirs) = makePair()
-    let address = SocketAddress(literal: "127.0.0.1", port: 143)!
-    let listener = Listener(
-      ListenerSettings(mailProtocol: mailProtocol, address: address, tls: tls), at: address, context)
+    let wanted = ListenerSettings(
+      mailProtocol: mailProtocol, address: LoopStage.address, tls: policy, mechanisms: mechanisms,
+      proxyNetworks: proxyNetworks)
+    let listener = Listener(wanted, settings, at: wanted.address, tls.context(wanted))
     loop.post { $0.adoptForTest(Descriptor(owning: theirs), listener) }
     return Peer(ours)
   }
+
+  private static let address = SocketAddress(literal: "127.0.0.1", port: 143)!
 
   /// Lets time pass, and the loop notice it.
   func advance(seconds: UInt64) {
@@ -267,7 +276,11 @@ extension Settings {
   /// A default backend at a port.
   static func to(_ port: UInt16, certificate: CertificateSettings? = nil) -> Settings {
     Settings(
-      listeners: [], certificate: certificate, routes: [.fixed(backend: "a")],
-      backends: ["a": BackendSettings(host: Host("127.0.0.1")!, ports: [.imap: port, .pop3: port])])
+      listeners: [], tls: certificate.map { TLSServerSettings(identities: [TLSIdentitySettings(pairs: [$0])]) },
+      routes: [.fixed(backend: "a")],
+      backends: [
+        "a": BackendSettings(
+          host: Host("127.0.0.1")!, ports: [.imap: port, .pop3: port, .manageSieve: port])
+      ])
   }
 }

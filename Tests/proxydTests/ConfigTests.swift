@@ -57,7 +57,9 @@ struct ConfigTests {
       ])
     #expect(settings.listeners.map(\.tls) == [.startTLS, .implicit, .startTLSRequired, .implicit, .implicit])
     #expect(settings.listeners.map(\.mailProtocol) == [.imap, .imap, .pop3, .pop3, .pop3])
-    #expect(settings.certificate == CertificateSettings(certificate: "/etc/proxyd/mail.crt", key: "/keys/mail.key"))
+    #expect(
+      settings.tls?.identities.map(\.pairs)
+        == [[CertificateSettings(certificate: "/etc/proxyd/mail.crt", key: "/keys/mail.key")]])
     #expect(
       settings.routes == [
         .sqlite(file: "/etc/proxyd/map.db", query: nil),
@@ -78,6 +80,82 @@ struct ConfigTests {
     #expect(settings.user == UserSettings(user: "proxyd", group: "mail"))
   }
 
+  /// What is beside the contract: certificates by name, mechanisms, proxies in front, the link to the backends.
+  @Test func theWholeLoginIsRead() throws {
+    let pin = Base64Text.encode(Array(1...32))
+    let text = """
+      listeners:
+        - protocol: managesieve
+          address: "127.0.0.1:4190"
+          tls: starttls
+          mechanisms: [plain, scram-sha-256, external]
+          capabilities: [fileinto, "vacation  envelope"]
+          proxy-protocol: [192.0.2.0/24, "2001:db8::1"]
+          certificate: sieve.crt
+          key: sieve.key
+      trusted-proxies: 192.0.2.7
+      tls:
+        certificate: [e.crt, r.crt]
+        key: [e.key, r.key]
+        staple: e.ocsp
+        certificates: [{ certificate: o.crt, key: o.key, names: ["*.example.org", example.org] }]
+        minimum: "1.3"
+        ciphers: X
+        ciphersuites: Y
+        groups: Z
+        client-certificates: require
+        client-ca: ca.crt
+        client-name: email
+      routes: [{ default: a }]
+      backends:
+        a:
+          address: mail-a.example.net
+          tls: starttls
+          tls-name: mail.example.net
+          ca: ca.crt
+          pins: ["\(pin)"]
+          certificate: c.crt
+          key: c.key
+          identity: off
+          proxy-protocol: v2
+          pipelining: off
+          master: { user: m, password-file: m.pw, separator: "*" }
+      unnamed-backends: { tls: implicit, insecure-no-verification: true }
+      timeouts: { proxy-header: 1s }
+      """
+    let settings = try ConfigFile(text, path: "/c/f").settings
+    let listener = settings.listeners[0]
+    #expect(listener.mailProtocol == .manageSieve)
+    #expect(listener.mechanisms == [.plain, .scramSHA256, .external])
+    #expect(listener.capabilities == Array("fileinto vacation envelope".utf8))
+    #expect(listener.proxyNetworks?.count == 2)
+    #expect(listener.identity?.pairs == [CertificateSettings(certificate: "/c/sieve.crt", key: "/c/sieve.key")])
+    #expect(settings.trustedProxies == [try #require(Network("192.0.2.7"))])
+    let tls = try #require(settings.tls)
+    #expect(tls.identities.count == 2)
+    #expect(tls.identities[0].pairs.map(\.key) == ["/c/e.key", "/c/r.key"])
+    #expect(tls.identities[0].staple == "/c/e.ocsp")
+    #expect(tls.identities[1].names == ["*.example.org", "example.org"])
+    #expect(tls.minimum == .v13)
+    #expect([tls.ciphers, tls.ciphersuites, tls.groups] == ["X", "Y", "Z"])
+    #expect(tls.clientCertificates == .require)
+    #expect(tls.clientCA == "/c/ca.crt")
+    #expect(settings.certificateName == .email)
+    let manner = try #require(settings.backends["a"]?.manner)
+    #expect(manner.tls == .startTLS)
+    #expect(manner.tlsName == .name("mail.example.net"))
+    #expect(manner.security.verification == .authority(file: "/c/ca.crt"))
+    #expect(manner.security.pins == [Array(1...32)])
+    #expect(manner.security.certificate == CertificateSettings(certificate: "/c/c.crt", key: "/c/c.key"))
+    #expect(manner.identity == .withheld)
+    #expect(manner.proxyProtocol == .v2)
+    #expect(manner.pace == .stepwise)
+    #expect(manner.master == MasterSettings(user: "m", passwordFile: "/c/m.pw", separator: "*"))
+    #expect(settings.unnamedBackends.tls == .implicit)
+    #expect(settings.unnamedBackends.security.verification == .none)
+    #expect(settings.timeouts.proxyHeader == 1_000_000_000)
+  }
+
   @Test func theMinimumIsEnough() throws {
     let settings = try ConfigFile(minimum, path: "f").settings
     #expect(settings.loops == Proxy.usableCores)
@@ -90,7 +168,7 @@ struct ConfigTests {
   @Test(arguments: [
     (
       "loop: 2",
-      #"7:1: loop: unknown key, did you mean "loops"? Known here: listeners, tls, routes, backends, loops, user, group, timeouts, limits, log"#
+      #"7:1: loop: unknown key, did you mean "loops"? Known here: listeners, trusted-proxies, tls, routes, backends, unnamed-backends, loops, user, group, timeouts, limits, log"#
     ),
     ("loops: 0", #"7:8: loops: "0" can't be used, expected a number, 1 to 256"#),
     ("loops: two", #"7:8: loops: "two" can't be used, expected a number, 1 to 256"#),
@@ -115,7 +193,29 @@ struct ConfigTests {
       #"7:19: timeouts.idle: "500ms" can't be used, expected a time, 1s to 168h, as 500ms, 90s, 31m or 1h"#
     ),
     ("limits: { command: 1 }", #"7:20: limits.command: "1" can't be used, expected a size, 1k to 1m, as 16k"#),
-    ("tls: { certificate: x }", "7:6: tls.key: this key is missing, expected a file's path"),
+    ("tls: { certificate: x }", "7:6: tls.key: this key is missing, expected a text or a list of texts"),
+    (
+      "tls: { certificate: [a, b], key: c }",
+      "7:34: tls.key: there are 2 certificates and 1 keys, expected as many"
+    ),
+    (
+      "tls: { certificate: a, key: b, client-certificates: request }",
+      "7:53: tls.client-certificates: client certificates are asked for, and the key client-ca is missing"
+    ),
+    (
+      "trusted-proxies: [192.0.2.1/24]",
+      #"7:19: trusted-proxies[0]: "192.0.2.1/24" can't be used, expected a network or a list of them, as 192.0.2.0/24 or 2001:db8::1"#
+    ),
+    (
+      "unnamed-backends: { tls: starttls, pins: [abc] }",
+      #"7:43: unnamed-backends.pins[0]: "abc" can't be used, expected a text or a list of texts"#
+    ),
+    ("unnamed-backends: { pins: x }", "7:27: unnamed-backends.pins: it is for TLS, and the key tls is off"),
+    (
+      "unnamed-backends: { tls: implicit, ca: x, insecure-no-verification: true }",
+      "7:69: unnamed-backends.insecure-no-verification: nothing is verified, and the key ca is given"
+    ),
+    ("unnamed-backends: { master: { user: x } }", "7:29: unnamed-backends.master.password-file: this key is missing, expected a file's path"),
     ("group: mail", "7:8: group: a group is for the key user, which is missing"),
     ("? [a]\n: b", "7:3: a key must be a word"),
     ("x: [", "8:1: not YAML: did not find expected node content (while parsing a flow node)"),
@@ -335,5 +435,14 @@ struct ConfigKeysTests {
     #expect(ConfigText.pattern("listeners[3].tls") == "listeners[].tls")
     #expect(ConfigText.pattern("listeners.tls") == "listeners[].tls")
     #expect(ConfigText.pattern("timeouts.idle") == "timeouts.idle")
+  }
+}
+
+/// Base64 as an operator's tools write it.
+enum Base64Text {
+  static func encode(_ bytes: [UInt8]) -> String {
+    var text: [UInt8] = []
+    Base64.encode(bytes.span, into: &text)
+    return String(decoding: text, as: UTF8.self)
   }
 }
