@@ -132,6 +132,7 @@ struct SessionEndTests {
       _ = client.hear("b OK\r\n")
       stage.advance(seconds: 32 * 60)
       #expect(client.hearsClose())
+      #expect(String(decoding: client.heard, as: UTF8.self) == "* BYE Disconnected for inactivity.\r\n")
       #expect(backend.hearsClose())
       return stage.sessionLine()
     case .halfClosedTimeout:
@@ -160,6 +161,28 @@ struct SessionEndTests {
       #expect(client.hearsClose())
       return stage.sessionLine()
     }
+  }
+
+  /// A last word is left out where it could be taken for a part of the backend's.
+  @Test func noFarewellWithinALine() throws {
+    let server = TestServer()
+    let (stage, client, backend) = try relay(server)
+    backend.send("* 1 FETCH (BODY[] {100}\r\nhalf a mess")
+    _ = client.hear("half a mess")
+    stage.advance(seconds: 32 * 60)
+    #expect(client.hearsClose())
+    #expect(client.heard.isEmpty)
+    #expect(backend.hearsClose())
+  }
+
+  /// The same for a stop.
+  @Test func aStopIsTold() throws {
+    let server = TestServer()
+    let (stage, client, backend) = try relay(server)
+    stage.loop.post { $0.endSessions() }
+    #expect(client.hearsClose())
+    #expect(String(decoding: client.heard, as: UTF8.self) == "* BYE Server shutting down.\r\n")
+    #expect(backend.hearsClose())
   }
 
   /// A session that is logged in: the stage, the client's end, the backend's end.

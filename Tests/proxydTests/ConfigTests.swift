@@ -405,7 +405,15 @@ struct ConfigKeysTests {
       ("timeouts.failure-delay", proxyd.Duration.text(timeouts.failureDelay)),
       ("timeouts.lookup", proxyd.Duration.text(timeouts.lookup)), ("limits.command", proxyd.Size.text(limits.command)),
       ("limits.bad-commands", "\(limits.badCommands)"), ("limits.failed-logins", "\(limits.failedLogins)"),
-      ("backends.*.ports.imap", "\(MailProtocol.imap.port)"), ("backends.*.ports.pop3", "\(MailProtocol.pop3.port)"),
+      ("timeouts.proxy-header", proxyd.Duration.text(timeouts.proxyHeader)),
+      (
+        "backends.*.ports.imap",
+        "\(MailProtocol.imap.port(.off)), or \(MailProtocol.imap.port(.implicit)) with implicit TLS"
+      ),
+      (
+        "backends.*.ports.pop3",
+        "\(MailProtocol.pop3.port(.off)), or \(MailProtocol.pop3.port(.implicit)) with implicit TLS"
+      ), ("backends.*.ports.managesieve", "\(MailProtocol.manageSieve.port(.off))"),
     ]
     for (path, value) in told {
       let standard = try #require(ConfigKeys.key(path)?.standard)

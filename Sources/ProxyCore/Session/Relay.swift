@@ -4,6 +4,8 @@
 /// other side does not take is kept. While there is one, its source is not read: a client that stops reading costs one
 /// tail and no more.
 
+internal import Protocols
+
 struct Relay: ~Copyable {
   var backend: Transport
   /// The client's bytes on their way to the backend.
@@ -30,6 +32,9 @@ struct Relay: ~Copyable {
     var readNeedsWrite = false
     /// Bytes taken from the source.
     var count: UInt64 = 0
+    /// Whether the last of them ended a line. Nothing more is known of what is relayed, and it is enough to tell that a
+    /// last word of ours would not stand in the middle of one of the backend's.
+    var endsLine = true
 
     enum State: Equatable {
       case open
@@ -57,6 +62,9 @@ struct Relay: ~Copyable {
     guard first == nil else { return }
     if down.state != .open { first = .backend } else if up.state != .open { first = .client }
   }
+
+  /// Whether a last word may be said to the client.
+  var takesFarewell: Bool { down.state == .open && down.queue.isEmpty && down.endsLine }
 
   /// Why the session is over; nil if it is not.
   var end: SessionEnd? {
@@ -113,6 +121,7 @@ struct Relay: ~Copyable {
       switch source.read(into: &scratch) {
       case .bytes(let count):
         flow.count += UInt64(count)
+        flow.endsLine = scratch.span(count)[count - 1] == .lineFeed
         let (written, stop) = sink.write(scratch.span(count))
         if written < count { flow.queue.append(scratch.span(count).extracting(written...)) }
         if let stop { return stopped(stop, &flow) }

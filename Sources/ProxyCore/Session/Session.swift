@@ -115,9 +115,7 @@ final class Session {
       run(backendIsLate(backend, on: loop), .backend, on: loop)
     case .relay(let relay):
       let end = SessionEnd(relay.isHalfClosed ? .halfClosedTimeout : .idleTimeout)
-      phase = .relay(relay)
-      client.shutdownWrite()
-      finish(end, on: loop)
+      leave(relay, .inactivity, end, on: loop)
     case .closing(let closing):
       let end = closing.end
       phase = .closing(closing)
@@ -149,8 +147,30 @@ final class Session {
 
   /// The proxy stops now.
   func stop(on loop: isolated EventLoop) {
+    switch exchange(&phase, with: .ended) {
+    case .relay(let relay): leave(relay, .shutdown, SessionEnd(.shutdown), on: loop)
+    case let other:
+      phase = other
+      client.shutdownWrite()
+      finish(SessionEnd(.shutdown), on: loop)
+    }
+  }
+
+  /// Ends a relay with a last word, where it can't stand in the middle of one of the backend's (RFC 9051 §5.4, RFC 1939
+  /// §3). Best effort: a client that does not read misses it.
+  private func leave(
+    _ left: consuming Relay, _ words: Farewell, _ end: SessionEnd, on loop: isolated EventLoop
+  ) {
+    let relay = left
+    if relay.takesFarewell {
+      var dialogue = ClientDialogue(record.listener.mailProtocol, record.listener.terms)
+      loop.reply.removeAll(keepingCapacity: true)
+      dialogue.farewell(words, &loop.reply)
+      _ = client.write(loop.reply.span)
+    }
+    phase = .relay(relay)
     client.shutdownWrite()
-    finish(SessionEnd(.shutdown), on: loop)
+    finish(end, on: loop)
   }
 
   /// What it is doing, for people.
