@@ -20,6 +20,8 @@ private struct Meeting {
   var shownKey: Int32?
   var cipher = ""
   var selectedProtocol = ""
+  /// How many authorities the server says it takes certificates of.
+  var authorities: Int32 = 0
   var staple: [UInt8] = []
   var clientError: String?
 
@@ -63,6 +65,7 @@ private func meet(
   meeting.shownKey = client.peerKey
   meeting.selectedProtocol = client.selectedProtocol
   meeting.staple = client.staple
+  meeting.authorities = SSL_get0_peer_CA_list(client.session).map { OPENSSL_sk_num($0) } ?? 0
   meeting.clientError = client.error
   // OpenSSL takes a ticket for spoilt if its connection had no goodbye.
   client.sayGoodbye()
@@ -391,6 +394,7 @@ struct TLSClientCertificateTests {
         let meeting = meet(try context(policy), name: name, configure: configure(good, version))
         #expect(meeting.outcome == .done)
         #expect(meeting.hasPeerCertificate)
+        #expect(meeting.authorities == 1)
         #expect(
           meeting.subject == #"CN=alice,CN=Users,O=M\C3\BCller\, \"S\C3\B6hne\"\0Alevel=error"#,
           "\(meeting.subject ?? "none")")

@@ -7,8 +7,6 @@ internal import COpenSSL
 /// Immutable once made; shared by all loops.
 package final class TLSClientContext: Sendable {
   let library: TLSLibraryContext
-  /// The protocol's name (RFC 7301).
-  let alpn: [UInt8]
   /// How the certificate is judged.
   let judgement: Judgement
 
@@ -30,7 +28,6 @@ package final class TLSClientContext: Sendable {
 
   /// Opens all that the settings name, for a protocol with its name in ALPN.
   package init(_ settings: TLSBackendSettings, alpn: String) throws(Failure) {
-    self.alpn = Array(alpn.utf8)
     do throws(TLSLibraryContext.Fault) {
       library = try TLSLibraryContext(.client)
       if let pair = settings.certificate { try library.load(pair) }
@@ -50,10 +47,10 @@ package final class TLSClientContext: Sendable {
         }
       }
     } catch { throw Failure(error) }
-    try prepare()
+    try prepare(offering: Array(alpn.utf8))
   }
 
-  private func prepare() throws(Failure) {
+  private func prepare(offering alpn: [UInt8]) throws(Failure) {
     ERR_clear_error()
     let raw = unsafe library.raw
     switch judgement {
@@ -65,6 +62,8 @@ package final class TLSClientContext: Sendable {
     }
     _ = unsafe SSL_CTX_set_options(raw, openssl_no_ticket)
     let offer = [UInt8(alpn.count)] + alpn
+    // A backend may ignore the offer, as many do; one that answers with something else is refused by OpenSSL (RFC 7301
+    // §3.2).
     // SAFETY: OpenSSL copies the offer. Of all its calls, this one returns 0 for success.
     guard unsafe SSL_CTX_set_alpn_protos(raw, offer, UInt32(offer.count)) == 0 else {
       throw .library(reason: TLSFailure.drain(otherwise: "no memory").reason)

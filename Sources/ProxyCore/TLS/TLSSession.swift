@@ -120,15 +120,6 @@ package struct TLSSession: ~Copyable {
       }
     case .nothing: break
     }
-    var name: UnsafePointer<UInt8>?
-    var size: UInt32 = 0
-    unsafe SSL_get0_alpn_selected(raw, &name, &size)
-    // SAFETY: the name has `size` bytes and lives as long as the session.
-    let selected = unsafe UnsafeBufferPointer(start: name, count: Int(size))
-    // Many backends do not answer the offer at all.
-    guard unsafe selected.isEmpty || selected.elementsEqual(context.alpn) else {
-      return TLSFailure(reason: "the backend chose a protocol that was not offered")
-    }
     return nil
   }
 
