@@ -188,7 +188,7 @@ struct HostileTests {
     var random = SeededGenerator(seed: 43)
     var upgrades = 0
     var decisions = 0
-    for round in 0..<3_000 {
+    for round in 0..<1_000 {
       var terms = BackendTerms(
         channel: round % 3 == 0 ? .startTLSFirst : .trusted(.plaintextByConfiguration),
         pace: round % 5 == 0 ? .stepwise : .pipelined)
@@ -252,10 +252,10 @@ struct HostileTests {
         }
       }
     }
-    #expect(upgrades > 50)
+    #expect(upgrades > 20)
     // EXTERNAL and OAUTHBEARER are not offered, and POP3's list of mechanisms comes by chance only.
-    if mailProtocol != .pop3, method.isPassword || method == .sasl(.xoauth2) { #expect(decisions > 50) }
-    if mailProtocol == .pop3, method == .command { #expect(decisions > 50) }
+    if mailProtocol != .pop3, method.isPassword || method == .sasl(.xoauth2) { #expect(decisions > 20) }
+    if mailProtocol == .pop3, method == .command { #expect(decisions > 20) }
   }
 
   /// Whatever a backend says, it stays within the lines it is rendered into for the client.
