@@ -118,6 +118,8 @@ struct AnswersTests {
         == "* OK [ALERT] y\r\n* CAPABILITY IMAP4rev1\r\nt OK [X] in\r\n")
     #expect(AnswersTests.conclude(.pop3, .accepted(answer)) == "+OK [X] in\r\n")
     #expect(AnswersTests.conclude(.manageSieve, .accepted(answer)) == "OK (X) \"in\"\r\n")
+    let bracket = BackendAnswer(text: Array("in".utf8), capabilities: Array("A] B".utf8))
+    #expect(AnswersTests.conclude(.imap, .accepted(bracket)) == "* CAPABILITY A] B\r\nt OK in\r\n")
     let bare = BackendAnswer(capabilities: Array("IMAP4rev1".utf8))
     #expect(AnswersTests.conclude(.imap, .accepted(bare)) == "t OK [CAPABILITY IMAP4rev1] Logged in.\r\n")
     #expect(AnswersTests.conclude(.pop3, .accepted(bare)) == "+OK\r\n")
