@@ -105,7 +105,7 @@ struct ClientStanding: Equatable, Sendable {
     return failedLogins < terms.limits.failedLogins
   }
 
-  /// Whether the client's first command was a good one, so that what follows is not looked at for another protocol.
+  /// Whether nothing was wrong so far: only then is a line looked at for another protocol's words.
   var isFirstCommand: Bool { badCommands == 0 && failedLogins == 0 }
 }
 

@@ -23,7 +23,7 @@ struct IMAPGrammarTests {
     ("a NOOP ", "a noop"), ("a LOGIN alice x ", "a login alice x"),
     ("a NOOP  ", "! arguments"), ("a LOGIN  alice x", "! arguments"),
     ("a LOGIN \"alice", "! arguments"), ("a LOGIN \"a\\lice\" x", "! arguments"), ("a LOGIN \"a\\", "! arguments"),
-    ("a LOGIN \"a\rb\" x", "! arguments"), ("a LOGIN a\"b x", "! arguments"), ("a LOGIN (a) x y", "! arguments"),
+    ("a LOGIN \"a\rb\" x", "! arguments"), ("a LOGIN a\"b x", "! arguments"), ("a LOGIN (a) x y", "a login (a) x y"),
     ("a ID (\"k\" (\"k\" NIL))", "! arguments"), ("a ID (\"k\"  NIL)", "! arguments"),
     ("a ID (\"k\" NIL", "! arguments"),
     ("a LOGIN {3}\r\nab", "! arguments"), ("a LOGIN {x}\r\nabc d", "! arguments"), ("a LOGIN {3", "! arguments"),
@@ -58,6 +58,12 @@ struct IMAPGrammarTests {
     let line = String(repeating: "a", count: Limits.tag) + " NOOP"
     #expect(throws: Never.self) { try read(Array(line.utf8)) }
     #expect(throws: IMAPCommand.Fault.tag) { try read(Array(("a" + line).utf8)) }
+  }
+
+  @Test func argumentsHaveABound() {
+    let line = "a ENABLE" + String(repeating: " X", count: 16)
+    #expect(throws: Never.self) { try read(Array(line.utf8)) }
+    #expect(throws: IMAPCommand.Fault.self) { try read(Array((line + " X").utf8)) }
   }
 
   @Test func aListHasABound() {

@@ -1,11 +1,17 @@
 /// Reads a transcript file and plays it against a dialogue.
 ///
-/// A file is one scenario. Its first line says whose: `imap client starttls`, `pop3 backend`. Then, in order:
+/// A file is one scenario. Its first line says whose, and under which terms (`_` stands for a blank):
+/// - `imap client starttls`, then any of `mechanisms=PLAIN,XOAUTH2`, `trusted`, `capabilities=IMAP4rev1_LITERAL-`,
+///   `command=200` (the bound on a command).
+/// - `pop3 backend`, then any of `starttls`, `stepwise`, and the client's facts: `session=abc`, `address=192.0.2.1` …
+///
+/// Then, in order:
 /// - `C: text` and `S: text`: a line of the client's or the server's, with CRLF. One of them is what the dialogue is
 ///   given, the other what it must say; which is which follows from whose dialogue it is.
-/// - `C- text`, `S- text`: bytes without the CRLF, with the escapes \r \n \0 \\.
+/// - `C- text`, `S- text`: bytes without the CRLF. What is given has the escapes \r \n \0 \xHH \\.
 /// - `! action`: what the dialogue must decide.
-/// - `< word …`: what the driver tells it. `< draft …` fills the draft before a backend dialogue begins.
+/// - `< word …`: what the driver tells it (see `tell`). `< draft …`, `< message …` and `< identification …` fill the draft
+///   before a backend dialogue begins.
 /// - `# remark`.
 
 import Testing
@@ -19,8 +25,8 @@ struct Transcript {
   let steps: [Step]
 
   enum Role: Equatable {
-    case client(TLSPolicy)
-    case backend
+    case client(ClientTerms)
+    case backend(BackendTerms)
   }
 
   enum Step: Equatable {
@@ -35,27 +41,67 @@ struct Transcript {
     var lines = text.split(separator: "\n", omittingEmptySubsequences: false)
     let head = lines.removeFirst().split(separator: " ").map(String.init)
     mailProtocol = try #require(MailProtocol(rawValue: head[0]))
-    role = head[1] == "client" ? .client(try #require(TLSPolicy(rawValue: head[2]))) : .backend
-    let giver: Character = role == .backend ? "S" : "C"
+    let giver: Character
+    if head[1] == "client" {
+      role = .client(try Transcript.clientTerms(head[2], head[3...]))
+      giver = "C"
+    } else {
+      role = .backend(try Transcript.backendTerms(head[2...]))
+      giver = "S"
+    }
     var steps: [Step] = []
     for line in lines where !line.isEmpty && !line.hasPrefix("#") {
-      let rest = line.dropFirst(2).drop { $0 == " " && line.dropFirst(2).first == $0 && line.hasPrefix("!") }
       let content = String(line.count > 3 ? line.dropFirst(3) : "")
+      let isGiven = line.first == giver
       switch line.prefix(2) {
-      case "C:", "S:":
-        let isGiven = line.first == giver
-        steps.append(isGiven ? .given(Transcript.unescape(content) + [13, 10]) : .said(content))
+      case "C:", "S:": steps.append(isGiven ? .given(Transcript.unescape(content) + [13, 10]) : .said(content))
       case "C-", "S-":
-        let isGiven = line.first == giver
         let bytes = Transcript.unescape(content)
         steps.append(isGiven ? .given(bytes) : .said(String(decoding: bytes, as: UTF8.self)))
-      case "! ": steps.append(.action(String(rest)))
+      case "! ": steps.append(.action(String(line.dropFirst(2))))
       case "< ": steps.append(.told(String(line.dropFirst(2))))
       default: Issue.record("\(name): not a transcript's line: \(line)")
       }
     }
     self.steps = steps
   }
+
+  private static func clientTerms(_ policy: String, _ words: ArraySlice<String>) throws -> ClientTerms {
+    var terms = ClientTerms(policy: try #require(TLSPolicy(rawValue: policy)))
+    for word in words {
+      let (key, value) = try pair(word)
+      switch key {
+      case "mechanisms": terms.mechanisms = try value.split(separator: ",").map { try #require(mechanism(String($0))) }
+      case "trusted": terms.peer = .trustedProxy
+      case "capabilities": terms.capabilities = Array(value.utf8)
+      case "command": terms.limits.command = try #require(Int(value))
+      default: Issue.record("no term of a client: \(word)")
+      }
+    }
+    return terms
+  }
+
+  private static func backendTerms(_ words: ArraySlice<String>) throws -> BackendTerms {
+    var terms = BackendTerms(channel: .trusted(.plaintextByConfiguration))
+    for word in words {
+      let (key, value) = try pair(word)
+      switch key {
+      case "starttls": terms.channel = .startTLSFirst
+      case "stepwise": terms.pace = .stepwise
+      default:
+        let fact = try #require(ClientFact.allCases.first { "\($0)" == key }, "no term of a backend: \(word)")
+        terms.client.set(fact, value)
+      }
+    }
+    return terms
+  }
+
+  private static func pair(_ word: String) throws -> (String, String) {
+    let parts = word.split(separator: "=", maxSplits: 1).map(String.init)
+    return (parts[0], parts.count > 1 ? parts[1].replacing("_", with: " ") : "")
+  }
+
+  static func mechanism(_ name: String) -> SASLMechanism? { SASLMechanism(rawValue: name) }
 
   static func unescape(_ text: String) -> [UInt8] {
     var out: [UInt8] = []
@@ -69,6 +115,9 @@ struct Transcript {
       case UInt8(ascii: "r"): out.append(13)
       case UInt8(ascii: "n"): out.append(10)
       case UInt8(ascii: "0"): out.append(0)
+      case UInt8(ascii: "x"):
+        out.append(UInt8(String(decoding: bytes.prefix(2), as: UTF8.self), radix: 16) ?? 0)
+        bytes = bytes.dropFirst(2)
       default: out.append(next)
       }
     }
@@ -106,13 +155,13 @@ struct Transcript {
   /// Plays it with each run cut by `cut`, and returns what was said and decided.
   func play(_ cut: ([UInt8]) -> [[UInt8]]) -> [String] {
     switch role {
-    case .client(let policy):
-      var player = ClientPlayer(ClientDialogue(mailProtocol, policy: policy, limits: Limits()))
-      if policy != .implicit { player.greet() }
+    case .client(let terms):
+      var player = ClientPlayer(ClientDialogue(mailProtocol, terms))
+      if terms.policy == .implicit { player.waitForTLS() } else { player.greet() }
       for run in runs { player.play(cut(run.given), told: run.told) }
       return player.log.lines
-    case .backend:
-      var player = BackendPlayer(BackendDialogue(mailProtocol, trust: .plaintextByConfiguration))
+    case .backend(let terms):
+      var player = BackendPlayer(BackendDialogue(mailProtocol, terms))
       for run in runs { player.play(cut(run.given), told: run.told) }
       return player.log.lines
     }
@@ -155,6 +204,44 @@ extension String {
   }
 }
 
+/// Bytes for people: controls, and bytes that are not UTF-8, as \xHH.
+func readable(_ bytes: [UInt8]) -> String {
+  var out = ""
+  let isText = String(validating: bytes, as: UTF8.self) != nil
+  var plain: [UInt8] = []
+  for byte in bytes {
+    if byte.isControl || (!isText && byte >= 0x80) {
+      out += String(decoding: plain, as: UTF8.self)
+      plain = []
+      out += "\\x" + (byte < 16 ? "0" : "") + String(byte, radix: 16, uppercase: true)
+    } else {
+      plain.append(byte)
+    }
+  }
+  return out + String(decoding: plain, as: UTF8.self)
+}
+
+/// The facts that are known, as `name=value`.
+func readable(_ facts: ClientFacts) -> String {
+  ClientFact.allCases.filter { !facts[$0].isEmpty }.map { "\($0)=\(readable(facts[$0]))" }.joined(separator: " ")
+}
+
+/// `{CAPABILITIES} [CODE words] text`, of which only the text is needed.
+private func answer(_ text: String) -> BackendAnswer {
+  var answer = BackendAnswer()
+  var rest = Substring(text)
+  if rest.hasPrefix("{"), let close = rest.range(of: "} ") {
+    answer.capabilities = Array(rest[rest.index(after: rest.startIndex)..<close.lowerBound].utf8)
+    rest = rest[close.upperBound...]
+  }
+  if rest.hasPrefix("["), let close = rest.range(of: "] ") {
+    answer.code = Array(rest[rest.index(after: rest.startIndex)..<close.lowerBound].utf8)
+    rest = rest[close.upperBound...]
+  }
+  answer.text = Array(rest.utf8)
+  return answer
+}
+
 /// Plays the driver of a client dialogue.
 struct ClientPlayer: ~Copyable {
   private var dialogue: ClientDialogue
@@ -173,13 +260,18 @@ struct ClientPlayer: ~Copyable {
     log.say(&out)
   }
 
+  mutating func waitForTLS() { waits = true }
+
   mutating func play(_ pieces: [[UInt8]], told: String?) {
     for piece in pieces {
       buffer += piece
       digest()
     }
     // The driver looks when the answer to STARTTLS is out, whenever the bytes came.
-    if isUpgrading, !buffer.isEmpty { log.act("injection") }
+    if isUpgrading, !buffer.isEmpty {
+      log.act("injection")
+      isOver = true
+    }
     isUpgrading = false
     if let told { tell(told) }
     digest()
@@ -200,7 +292,15 @@ struct ClientPlayer: ~Copyable {
         waits = true
         isUpgrading = true
       case .authenticate:
+        // The driver's part: the certificate says who it is.
+        if draft.method == .sasl(.external) { draft.name = Array("certificate".utf8) }
         log.act("authenticate \(describe())")
+        waits = true
+      case .respond:
+        log.act("respond \(readable(draft.message.span.array))")
+        waits = true
+      case .cancel:
+        log.act("cancel")
         waits = true
       case .end(let why):
         log.act("end \(why.rawValue)")
@@ -215,28 +315,37 @@ struct ClientPlayer: ~Copyable {
       case .command: "command"
       case .sasl(let mechanism): mechanism.rawValue
       }
-    let name = String(decoding: draft.name, as: UTF8.self)
-    let password = String(decoding: draft.password.span.array, as: UTF8.self)
-    let other =
-      draft.authorizationIdentity.isEmpty ? "" : " for " + String(decoding: draft.authorizationIdentity, as: UTF8.self)
-    let fault = draft.fault().map { " (\($0.rawValue))" } ?? ""
-    return "\(method) \(name) \(password)\(other)\(fault)"
+    var text = "\(method) \(readable(draft.name)) \(readable(draft.password.span.array))"
+    if !draft.authorizationIdentity.isEmpty { text += " for " + readable(draft.authorizationIdentity) }
+    if !draft.message.isEmpty { text += " saying " + readable(draft.message.span.array) }
+    if !draft.identification.isEmpty { text += " by " + readable(draft.identification) }
+    if !draft.facts.isEmpty { text += " from " + readable(draft.facts) }
+    if let fault = draft.fault() { text += " (\(fault.rawValue))" }
+    return text
   }
 
   private mutating func tell(_ text: String) {
+    guard !isOver else {
+      Issue.record("told when it is over: \(text)")
+      return
+    }
     var out: [UInt8] = []
     let words = text.split(separator: " ", maxSplits: 1).map(String.init)
     let rest = words.count > 1 ? words[1] : ""
     waits = false
     switch words[0] {
-    case "secured": dialogue.secured(&out)
+    case "secured": dialogue.secured(rest == "verified" ? .verified : .none, &out)
+    case "challenge": dialogue.challenge(Transcript.unescape(rest).span, &out)
     case "accepted":
-      act(dialogue.conclude(.accepted(Self.answer(rest)), &out), &out)
+      act(dialogue.conclude(.accepted(answer(rest)), &out), &out)
       waits = true
     case "credentials": act(dialogue.conclude(.refused(.credentials), &out), &out)
     case "unavailable": act(dialogue.conclude(.refused(.unavailable), &out), &out)
     case "misconfigured": act(dialogue.conclude(.refused(.misconfigured), &out), &out)
-    case "refused": act(dialogue.conclude(.refused(.backend(Self.answer(rest))), &out), &out)
+    case "disabled": act(dialogue.conclude(.refused(.disabled), &out), &out)
+    case "mechanism": act(dialogue.conclude(.refused(.mechanism), &out), &out)
+    case "cancelled": act(dialogue.conclude(.refused(.cancelled), &out), &out)
+    case "refused": act(dialogue.conclude(.refused(.backend(answer(rest))), &out), &out)
     case "inactivity":
       dialogue.farewell(.inactivity, &out)
       isOver = true
@@ -255,13 +364,6 @@ struct ClientPlayer: ~Copyable {
       isOver = true
     }
   }
-
-  /// `[CODE words] text`.
-  static func answer(_ text: String) -> BackendAnswer {
-    guard text.hasPrefix("["), let close = text.range(of: "] ") else { return BackendAnswer(text: Array(text.utf8)) }
-    let code = text[text.index(after: text.startIndex)..<close.lowerBound]
-    return BackendAnswer(code: Array(code.utf8), text: Array(text[close.upperBound...].utf8))
-  }
 }
 
 /// Plays the driver of a backend dialogue.
@@ -269,6 +371,8 @@ struct BackendPlayer: ~Copyable {
   private var dialogue: BackendDialogue
   private var draft = LoginDraft()
   private var buffer: [UInt8] = []
+  private var waits = false
+  private var isUpgrading = false
   private var isOver = false
   var log = PlayLog()
 
@@ -279,12 +383,18 @@ struct BackendPlayer: ~Copyable {
       buffer += piece
       digest()
     }
+    if isUpgrading, !buffer.isEmpty {
+      log.act("injection")
+      isOver = true
+    }
+    isUpgrading = false
     if let told { tell(told) }
+    digest()
   }
 
   private mutating func digest() {
     var out: [UInt8] = []
-    while !isOver, !buffer.isEmpty {
+    while !waits, !isOver, !buffer.isEmpty {
       let bytes = buffer
       let step = dialogue.receive(bytes.span, draft, &out)
       buffer.removeFirst(step.consumed)
@@ -292,17 +402,25 @@ struct BackendPlayer: ~Copyable {
       switch step.action {
       case .read: return
       case .proceed: #expect(step.consumed > 0)
-      case .accepted(let answer):
-        log.act("accepted \(text(answer))")
-        isOver = true
-      case .refused(let refusal, let answer):
-        log.act("refused \(name(refusal)) \(text(answer))")
-        isOver = true
-      case .failed(let fault, let answer):
-        log.act("failed \(fault.rawValue) \(text(answer))")
-        isOver = true
+      case .upgrade:
+        log.act("upgrade")
+        waits = true
+        isUpgrading = true
+      case .challenge(let bytes):
+        #expect(dialogue.doing == .client)
+        log.act("challenge \(readable(bytes))")
+        waits = true
+      case .accepted(let answer): end("accepted \(text(answer))")
+      case .refused(let refusal, let answer): end("refused \(name(refusal)) \(text(answer))")
+      case .failed(let fault, let answer): end("failed \(fault.rawValue) \(text(answer))")
       }
     }
+  }
+
+  private mutating func end(_ action: String) {
+    log.act(action)
+    if dialogue.isDistrusted { log.act("distrusted") }
+    isOver = true
   }
 
   private func name(_ refusal: LoginRefusal) -> String {
@@ -311,25 +429,62 @@ struct BackendPlayer: ~Copyable {
     case .backend: "backend"
     case .unavailable: "unavailable"
     case .misconfigured: "misconfigured"
+    case .disabled: "disabled"
+    case .mechanism: "mechanism"
+    case .cancelled: "cancelled"
     }
   }
 
   private func text(_ answer: BackendAnswer) -> String {
-    answer.words
-      + (answer.untagged.isEmpty ? "" : " after " + String(decoding: answer.untagged.dropLast(2), as: UTF8.self))
+    var text = answer.words
+    if !answer.capabilities.isEmpty { text += " with " + String(decoding: answer.capabilities, as: UTF8.self) }
+    if !answer.untagged.isEmpty { text += " after " + String(decoding: answer.untagged.dropLast(2), as: UTF8.self) }
+    return text
   }
 
-  /// `draft command|PLAIN|LOGIN name password [authorization identity]`, with the transcript's escapes and `_` for a
-  /// blank.
+  /// - `draft command|MECHANISM name password [authorization identity]`, with the transcript's escapes and `_` for a blank.
+  /// - `message text`, `identification pairs`: the rest of the draft.
+  /// - `secured`: TLS is up. `respond text`: the client answered the challenge.
   private mutating func tell(_ text: String) {
-    let words = text.split(separator: " ").map { String($0).replacing("_", with: " ") }
-    guard words.count >= 4, words[0] == "draft" else {
-      Issue.record("nothing to tell a backend dialogue: \(text)")
+    guard !isOver else {
+      Issue.record("told when it is over: \(text)")
       return
     }
-    draft.method = SASLMechanism(rawValue: words[1]).map { .sasl($0) } ?? .command
+    var out: [UInt8] = []
+    let parts = text.split(separator: " ", maxSplits: 1).map(String.init)
+    let rest = Transcript.unescape(parts.count > 1 ? parts[1] : "")
+    switch parts[0] {
+    case "draft": fill(text)
+    case "message": draft.message.append(rest.span)
+    case "identification": draft.identification = rest
+    case "secured":
+      waits = false
+      dialogue.secured(draft, &out)
+    case "respond":
+      waits = false
+      draft.message.removeAll()
+      draft.message.append(rest.span)
+      dialogue.respond(draft, &out)
+    default: Issue.record("nothing to tell a backend dialogue: \(text)")
+    }
+    log.say(&out)
+  }
+
+  private mutating func fill(_ text: String) {
+    let words = text.split(separator: " ").map { String($0).replacing("_", with: " ") }
+    guard words.count >= 3 else {
+      Issue.record("not a draft: \(text)")
+      return
+    }
+    if words[1] != "command" {
+      guard let mechanism = Transcript.mechanism(words[1]) else {
+        Issue.record("no mechanism: \(text)")
+        return
+      }
+      draft.method = .sasl(mechanism)
+    }
     draft.name = Transcript.unescape(words[2])
-    draft.password.append(Transcript.unescape(words[3]).span)
+    if words.count > 3 { draft.password.append(Transcript.unescape(words[3]).span) }
     if words.count > 4 { draft.authorizationIdentity = Transcript.unescape(words[4]) }
   }
 }

@@ -35,7 +35,8 @@ enum IMAPReply {
   static func accepted(_ answer: BackendAnswer, tag: [UInt8], _ telling: CapabilityTelling, _ out: inout [UInt8]) {
     var answer = answer
     if !answer.capabilities.isEmpty {
-      if telling == .byCode, answer.code.isEmpty {
+      // A list that would close the bracket is none for a code.
+      if telling == .byCode, answer.code.isEmpty, !answer.capabilities.contains(.ascii("]")) {
         answer.code.append("CAPABILITY ")
         answer.code.append(contentsOf: answer.capabilities)
       } else {

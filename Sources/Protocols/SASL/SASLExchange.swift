@@ -129,13 +129,14 @@ package enum SASLExchange: Equatable, Sendable {
   }
 
   /// RFC 5802 §7: client-first-message = gs2-header [reserved-mext ","] username "," nonce [","extensions]. The "m" of a
-  /// mandatory extension is not for us to understand.
+  /// mandatory extension is not for us to understand. Read to the letter: the message goes on as it is, and the backend
+  /// must not find another name in it.
   private static func takeSCRAM(_ message: Span<UInt8>, _ draft: inout LoginDraft) -> Bool {
     guard let header = GS2Header(message) else { return false }
     let bare = message.extracting(header.end...)
-    guard bare.startsIgnoringCase(with: "n="), let comma = bare.firstIndex(of: .ascii(",")),
+    guard GS2Header.isAttribute("n", bare), let comma = bare.firstIndex(of: .ascii(",")),
       let name = GS2Header.decode(bare.extracting(2..<comma)),
-      bare.extracting((comma + 1)...).startsIgnoringCase(with: "r=")
+      GS2Header.isAttribute("r", bare.extracting((comma + 1)...))
     else { return false }
     take(name: name, for: header.identity, &draft)
     return true
@@ -160,12 +161,17 @@ private struct GS2Header {
     if field.count == 0 {
       identity = []
     } else {
-      guard field.startsIgnoringCase(with: "a="), let name = GS2Header.decode(field.extracting(2...)) else {
+      guard GS2Header.isAttribute("a", field), let name = GS2Header.decode(field.extracting(2...)) else {
         return nil
       }
       identity = name
     }
     end = comma + 1
+  }
+
+  /// RFC 5802 §5.1: an attribute is one letter, whose case matters.
+  static func isAttribute(_ letter: Unicode.Scalar, _ text: Span<UInt8>) -> Bool {
+    text.count > 1 && text[0] == .ascii(letter) && text[1] == .ascii("=")
   }
 
   /// RFC 5802 §5.1: saslname, "=2C" for a comma and "=3D" for an equals sign; nil for any other "=".
@@ -174,13 +180,11 @@ private struct GS2Header {
     var index = 0
     while index < text.count {
       if text[index] == .ascii("=") {
-        let escape = text.extracting(index..<min(index + 3, text.count))
-        if escape.equalsIgnoringCase("=2C") {
-          name.append(.ascii(","))
-        } else if escape.equalsIgnoringCase("=3D") {
-          name.append(.ascii("="))
-        } else {
-          return nil
+        guard index + 2 < text.count else { return nil }
+        switch (text[index + 1], text[index + 2]) {
+        case (.ascii("2"), .ascii("C")): name.append(.ascii(","))
+        case (.ascii("3"), .ascii("D")): name.append(.ascii("="))
+        default: return nil
         }
         index += 3
       } else {
