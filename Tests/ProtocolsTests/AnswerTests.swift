@@ -80,7 +80,7 @@ struct AnswersTests {
       (
         .misconfigured, "t NO [SERVERBUG] Account is temporarily unavailable.",
         "-ERR [SYS/PERM] Account is unavailable.",
-        "NO \"Account is unavailable.\""
+        "NO (TRYLATER) \"Account is unavailable.\""
       ),
       (
         .disabled, "t NO [CONTACTADMIN] Login is disabled for this account.",

@@ -230,7 +230,8 @@ struct LoginFailureTests {
       return try logIn(settings) { _ in
         let backend = server.accept()
         var transport = Transport(Descriptor(owning: dup(backend.fd)))
-        #expect(transport.upgrade(context))
+        let isUpgraded = transport.upgrade(context)
+        #expect(isUpgraded)
         var outcome = transport.handshake()
         if outcome == .done { outcome = transport.handshake() }
         withExtendedLifetime(backend) {}

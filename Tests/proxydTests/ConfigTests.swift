@@ -210,12 +210,15 @@ struct ConfigTests {
       "unnamed-backends: { tls: starttls, pins: [abc] }",
       #"7:43: unnamed-backends.pins[0]: "abc" can't be used, expected a text or a list of texts"#
     ),
-    ("unnamed-backends: { pins: x }", "7:27: unnamed-backends.pins: it is for TLS, and the key tls is off"),
+    ("unnamed-backends: { tls-name: x }", "7:31: unnamed-backends.tls-name: it is for TLS, and the key tls is off"),
     (
       "unnamed-backends: { tls: implicit, ca: x, insecure-no-verification: true }",
       "7:69: unnamed-backends.insecure-no-verification: nothing is verified, and the key ca is given"
     ),
-    ("unnamed-backends: { master: { user: x } }", "7:29: unnamed-backends.master.password-file: this key is missing, expected a file's path"),
+    (
+      "unnamed-backends: { master: { user: x } }",
+      "7:29: unnamed-backends.master.password-file: this key is missing, expected a file's path"
+    ),
     ("group: mail", "7:8: group: a group is for the key user, which is missing"),
     ("? [a]\n: b", "7:3: a key must be a word"),
     ("x: [", "8:1: not YAML: did not find expected node content (while parsing a flow node)"),
@@ -258,7 +261,7 @@ struct ConfigTests {
     (
       "listeners:\n  - { protocol: smtp, address: \"1.2.3.4:143\", tls: no }\nroutes:\n  - default: a",
       [
-        #"2:17: listeners[0].protocol: "smtp" can't be used, expected imap or pop3"#
+        #"2:17: listeners[0].protocol: "smtp" can't be used, expected imap, pop3 or managesieve"#
       ]
     ),
     (
@@ -300,7 +303,7 @@ struct ConfigTests {
         "6:8: backends.a b: a backend's name has letters, digits, dots, dashes and underscores",
         "7:6: backends.c.address: this key is missing, expected an address or a host name",
         #"8:17: backends.d.address: "1.2.3" can't be used, expected an address or a host name"#,
-        #"9:29: backends.e.ports.smtp: unknown key, did you mean "imap"? Known here: imap, pop3"#,
+        #"9:29: backends.e.ports.smtp: unknown key, did you mean "imap"? Known here: imap, pop3, managesieve"#,
       ]
     ),
     (

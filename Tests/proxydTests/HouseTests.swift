@@ -39,7 +39,9 @@ struct HouseTests {
   @Test func protocolsImportsNothing() throws {
     let sources = try HouseTests.sources("Sources/Protocols")
     #expect(sources.count > 10)
-    for source in sources { #expect(try source.count(#"^\s*(@\w+ )*(public |package |internal )?import "#) == 0, "\(source.path)") }
+    for source in sources {
+      #expect(try source.count(#"^\s*(@\w+ )*(public |package |internal )?import "#) == 0, "\(source.path)")
+    }
   }
 
   /// A C library is spoken to in one room.
@@ -68,7 +70,8 @@ struct HouseTests {
   /// Pinned: whoever adds one changes this number, and says why in the commit.
   @Test(arguments: [
     (#"@unchecked Sendable"#, 0), (#"nonisolated\(unsafe\)"#, 2), (#"try!"#, 0), (#"\bas!"#, 0), (#"fatalError\("#, 1),
-    (#"withoutActuallyEscaping|unsafeBitCast|unsafelyUnwrapped"#, 1), (#"@_optimize\(none\)"#, 1), (#"\bTODO\b|\bFIXME\b"#, 0),
+    (#"withoutActuallyEscaping|unsafeBitCast|unsafelyUnwrapped"#, 1), (#"@_optimize\(none\)"#, 1),
+    (#"\bTODO\b|\bFIXME\b"#, 0),
   ])
   func exceptionsAreCounted(_ pattern: String, _ number: Int) throws {
     let count = try HouseTests.sources("Sources").reduce(0) { try $0 + $1.count(pattern) }
@@ -91,7 +94,9 @@ struct HouseTests {
   /// One sentence at the top says what a file is for.
   @Test func filesSayWhatTheyAreFor() throws {
     for source in try HouseTests.sources("Sources") {
-      let first = source.text.split(separator: "\n").first { !$0.hasPrefix("internal import") && !$0.hasPrefix("package import") }
+      let first = source.text.split(separator: "\n").first {
+        !$0.hasPrefix("internal import") && !$0.hasPrefix("package import")
+      }
       #expect(first?.hasPrefix("/// ") == true, "\(source.path)")
     }
   }
@@ -102,7 +107,9 @@ struct HouseTests {
       let lines = source.text.split(separator: "\n", omittingEmptySubsequences: false)
       for (index, line) in lines.enumerated() where line.prefixMatch(of: declaration) != nil {
         let before = lines[..<index].last { !$0.drop { $0 == " " }.hasPrefix("@") } ?? ""
-        let isHead = lines[..<index].allSatisfy { $0.isEmpty || $0.hasPrefix("///") || $0.contains("import ") || $0.hasPrefix("@") }
+        let isHead = lines[..<index].allSatisfy {
+          $0.isEmpty || $0.hasPrefix("///") || $0.contains("import ") || $0.hasPrefix("@")
+        }
         #expect(isHead || before.drop { $0 == " " }.hasPrefix("///"), "\(source.path):\(index + 1): \(line)")
       }
     }

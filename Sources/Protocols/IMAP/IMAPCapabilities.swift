@@ -1,4 +1,29 @@
-/// Reads what an IMAP server says it can do, and the texts of its answers.
+/// What an IMAP server says it can do: ours before login, and a backend's, with the texts of its answers.
+
+extension ClientStanding {
+  /// Appends what a client is told before login.
+  func appendIMAPCapabilities(_ out: inout [UInt8]) {
+    if let capabilities = terms.capabilities {
+      out.append(contentsOf: capabilities)
+    } else {
+      out.append(IMAPClientDialogue.usualCapabilities)
+    }
+    if startTLS == .granted { out.append(" STARTTLS") }
+    guard allowsLogin else { return out.append(" LOGINDISABLED") }
+    for mechanism in mechanisms {
+      out.append(" AUTH=")
+      out.append(mechanism.name)
+    }
+  }
+
+  /// RFC 7888 §5: with LITERAL- a literal that is not waited with has at most 4,096 bytes.
+  var nonSynchronizingLiteral: Int {
+    guard let capabilities = terms.capabilities, !capabilities.span.hasWord("LITERAL+"),
+      capabilities.span.hasWord("LITERAL-")
+    else { return .max }
+    return 4_096
+  }
+}
 
 /// What a backend's capabilities mean for the login.
 struct IMAPCapabilities: Equatable, Sendable {

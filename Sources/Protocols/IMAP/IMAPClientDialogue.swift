@@ -42,7 +42,7 @@ package struct IMAPClientDialogue: Equatable, Sendable {
   /// The connection is open, without TLS.
   package mutating func greet(_ out: inout [UInt8]) {
     out.append("* OK [CAPABILITY ")
-    appendCapabilities(&out)
+    standing.appendIMAPCapabilities(&out)
     out.append("] proxyd ready.")
     out.endLine()
   }
@@ -122,7 +122,9 @@ package struct IMAPClientDialogue: Equatable, Sendable {
       }
       // A literal that the client sends without waiting is read whatever it belongs to, so that its bytes are never
       // taken for commands (the defects behind nginx's literal fixes of 1.29.6). One that it waits with can be refused.
-      let fits = literal.size <= min(limits.command - line.end, literal.isSynchronizing ? .max : nonSynchronizingLimit)
+      let fits =
+        literal.size
+        <= min(limits.command - line.end, literal.isSynchronizing ? .max : standing.nonSynchronizingLiteral)
       if literal.isSynchronizing {
         let front = input.extracting(..<(line.text.lowerBound + literal.start))
         if let step = refuseLiteral(front, fits: fits, line.end, &out) { return step }
@@ -182,7 +184,7 @@ package struct IMAPClientDialogue: Equatable, Sendable {
     case .capability:
       learns = .untagged
       out.append("* CAPABILITY ")
-      appendCapabilities(&out)
+      standing.appendIMAPCapabilities(&out)
       out.endLine()
       IMAPReply.tagged(tag, "OK Capability completed.", &out)
     case .noop: IMAPReply.tagged(tag, "OK NOOP completed.", &out)
@@ -339,28 +341,6 @@ package struct IMAPClientDialogue: Equatable, Sendable {
   }
 
   // MARK: Pieces
-
-  private func appendCapabilities(_ out: inout [UInt8]) {
-    if let capabilities = standing.terms.capabilities {
-      out.append(contentsOf: capabilities)
-    } else {
-      out.append(IMAPClientDialogue.usualCapabilities)
-    }
-    if standing.startTLS == .granted { out.append(" STARTTLS") }
-    guard standing.allowsLogin else { return out.append(" LOGINDISABLED") }
-    for mechanism in standing.mechanisms {
-      out.append(" AUTH=")
-      out.append(mechanism.name)
-    }
-  }
-
-  /// RFC 7888 §5: with LITERAL- a literal that is not waited with has at most 4,096 bytes.
-  private var nonSynchronizingLimit: Int {
-    guard let capabilities = standing.terms.capabilities, !capabilities.span.hasWord("LITERAL+"),
-      capabilities.span.hasWord("LITERAL-")
-    else { return .max }
-    return 4_096
-  }
 
   /// Another protocol's words are answered once, so that whoever sent them can see where they went.
   private mutating func foreign(_ consumed: Int, _ out: inout [UInt8]) -> ClientStep {

@@ -1,6 +1,6 @@
 /// Decides what to say to a ManageSieve backend to log a user in there (RFC 5804).
 ///
-/// One round trip after the greeting: XCLIENT, where it is announced, and AUTHENTICATE go in one write.
+/// One round trip after the greeting, or two where it is told by XCLIENT who the client is.
 package struct ManageSieveBackendDialogue: Equatable, Sendable {
   private var state = State.capabilities(ManageSieveFramer(), Capabilities(), .greeting)
   /// Whether the backend evidently does not believe us who the client is.
@@ -28,7 +28,7 @@ package struct ManageSieveBackendDialogue: Equatable, Sendable {
     case startTLS(ManageSieveFramer)
     /// STARTTLS was granted; only `secured` may come.
     case upgrading
-    /// XCLIENT was said; `exchange` went with it or, with a backend that takes one command at a time, is to follow.
+    /// XCLIENT was said; the exchange is to follow.
     case xclient(ManageSieveFramer, SASLInitiator)
     case sasl(ManageSieveFramer, SASLInitiator)
     case over
@@ -118,10 +118,7 @@ package struct ManageSieveBackendDialogue: Equatable, Sendable {
       }
       // A backend that refuses to hear who the client is can still be logged in to.
       if closing.status == .no { isDistrusted = true }
-      switch terms.pace {
-      case .pipelined: state = .sasl(ManageSieveFramer(), exchange)
-      case .stepwise: authenticate(exchange, draft, &out)
-      }
+      authenticate(exchange, draft, &out)
       return BackendStep(consumed, .proceed)
     case .sasl(_, let exchange): return answer(line, exchange, consumed, draft, &out)
     case .upgrading, .over: preconditionFailure("a line for a dialogue that can't take any")
@@ -170,13 +167,9 @@ package struct ManageSieveBackendDialogue: Equatable, Sendable {
     out.append("XCLIENT")
     terms.client.append(attributesTo: &out, announced: attributes.span)
     out.endLine()
-    switch terms.pace {
-    case .stepwise: state = .xclient(ManageSieveFramer(), exchange)
-    case .pipelined:
-      authenticate(exchange, draft, &out)
-      guard case .sasl(let framer, let begun) = state else { preconditionFailure("AUTHENTICATE was not said") }
-      state = .xclient(framer, begun)
-    }
+    // Whatever the pace: Pigeonhole 0.5.19 now and then does not read an AUTHENTICATE that came with XCLIENT, under TLS,
+    // and waits for ever. Dovecot's own proxy waits here too.
+    state = .xclient(ManageSieveFramer(), exchange)
     return BackendStep(consumed, .proceed)
   }
 

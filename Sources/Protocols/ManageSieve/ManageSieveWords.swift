@@ -270,7 +270,8 @@ enum ManageSieveReply {
     case .credentials: close(.no, "Authentication failed.", &out)
     case .backend(let answer): relay(.no, answer, &out)
     case .unavailable: close(.no, "Account is temporarily unavailable.", code: "TRYLATER", &out)
-    case .misconfigured: close(.no, "Account is unavailable.", &out)
+    // Without a code it would be taken for a wrong password.
+    case .misconfigured: close(.no, "Account is unavailable.", code: "TRYLATER", &out)
     case .disabled: close(.no, "Login is disabled for this account.", &out)
     case .mechanism: close(.no, "This mechanism can't be used for this account, another may.", &out)
     case .cancelled: close(.no, "Authentication cancelled.", &out)

@@ -191,7 +191,8 @@ extension Session {
     login.dialogue.challenge(challenge.span, &loop.reply)
     login.output.append(loop.reply.span)
     backend.stage = .client
-    return .go(.backend(backend))
+    // It may have said its answer already.
+    return hearClient(backend, on: loop)
   }
 
   /// Writes the challenge to the client and reads its answer.
@@ -232,7 +233,8 @@ extension Session {
       if let target = referral(backend, answer, on: loop) {
         login.referrals += 1
         record.backend = target.name
-        let route = Route(backend: target, loginAs: backend.route.loginAs, source: "referral of \(backend.route.backend.name)")
+        let route = Route(
+          backend: target, loginAs: backend.route.loginAs, source: "referral of \(backend.route.backend.name)")
         return resolve(login, route, on: loop)
       }
       return refuse(login, refusal, LoginFailure(.refusedOtherwise, answer.words), on: loop)

@@ -135,7 +135,8 @@ extension Session {
     guard loop.now < connecting.deadline else {
       return refuse(connecting.login, .unavailable, LoginFailure(.connectTimeout), on: loop)
     }
-    while connecting.attempts.isEmpty || loop.now >= connecting.nextAttempt, let address = connecting.others.popFirst() {
+    while connecting.attempts.isEmpty || loop.now >= connecting.nextAttempt, let address = connecting.others.popFirst()
+    {
       record.backendAddress = address
       switch begin(address, on: loop) {
       case .failure(let failure) where failure.reason == .noSocket:

@@ -107,7 +107,8 @@ extension Session {
     switch version {
     case .off: return
     case .v1:
-      header.ends = ProxyHeader.Ends(source: source.proxyText(as: family), destination: destination.proxyText(as: family))
+      header.ends = ProxyHeader.Ends(
+        source: source.proxyText(as: family), destination: destination.proxyText(as: family))
       header.appendText(isV6: family == .v6, to: &out)
     case .v2:
       header.ends = ProxyHeader.Ends(

@@ -180,8 +180,12 @@ struct ConfigSection {
     guard let node = entries[name] else { return nil }
     guard let kind = ConfigKeys.key(pattern(name))?.kind else { preconditionFailure("\(name) is not in the table") }
     if case .scalar = node, kind.isOneOrMore { return value(name, parse).map { [$0] } }
-    guard case .sequence(let sequence) = node, !sequence.isEmpty else {
+    guard case .sequence(let sequence) = node else {
       report("this is \(node.kindName), expected \(kind.expected)", name)
+      return nil
+    }
+    guard !sequence.isEmpty else {
+      report("the list is empty, expected \(kind.expected)", name)
       return nil
     }
     var values: [Value] = []
@@ -242,7 +246,7 @@ extension Node {
     switch self {
     case .scalar(let scalar): scalar.string.isEmpty ? "empty" : "\"\(scalar.string)\""
     case .mapping: "a map"
-    case .sequence(let sequence): sequence.isEmpty ? "an empty list" : "a list"
+    case .sequence: "a list"
     case .alias: "an alias"
     }
   }

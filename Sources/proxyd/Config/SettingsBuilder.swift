@@ -108,6 +108,12 @@ struct SettingsBuilder {
       clientCertificates: clients, clientCA: authority)
   }
 
+  /// A host name, or `*.` and one.
+  private static func serverName(_ text: String) -> String? {
+    guard case .name? = Host(text.hasPrefix("*.") ? String(text.dropFirst(2)) : text) else { return nil }
+    return text
+  }
+
   /// Certificates with their keys, pair by pair.
   private func readIdentity(_ section: ConfigSection) -> TLSIdentitySettings? {
     guard section.required("certificate") != nil, section.required("key") != nil,
@@ -120,7 +126,7 @@ struct SettingsBuilder {
     let hasNames = section.isKnown("names")
     return TLSIdentitySettings(
       pairs: zip(certificates, keys).map { CertificateSettings(certificate: resolve($0), key: resolve($1)) },
-      names: hasNames ? section.texts("names") ?? [] : [],
+      names: hasNames ? section.values("names", SettingsBuilder.serverName) ?? [] : [],
       staple: section.isKnown("staple") ? section.text("staple").map(resolve) : nil)
   }
 
@@ -270,7 +276,8 @@ struct BackendBuilder {
 
   private func master() -> MasterSettings? {
     guard let section = section.section("master"), section.required("user") != nil,
-      section.required("password-file") != nil, let user = section.text("user"), let file = section.text("password-file")
+      section.required("password-file") != nil, let user = section.text("user"),
+      let file = section.text("password-file")
     else { return nil }
     return MasterSettings(user: user, passwordFile: builder.resolve(file), separator: section.text("separator"))
   }
