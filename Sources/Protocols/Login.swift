@@ -79,6 +79,31 @@ package struct LoginDraft: ~Copyable {
     return true
   }
 
+  /// Whether text that a backend said repeats the credentials, so that it can't be logged: a server that quotes the
+  /// command it did not understand quotes the password. The forms they were said in are looked for.
+  package func isRepeated(in text: Span<UInt8>) -> Bool {
+    guard !password.isEmpty else { return false }
+    if text.contains(password.span) { return true }
+    var said: [UInt8] = []
+    said.reserveCapacity(4 * (password.count + name.count + authorizationIdentity.count) + 256)
+    for mechanism in [SASLMechanism.plain, .xoauth2, .oauthBearer] {
+      var exchange = SASLInitiator.first(mechanism)
+      exchange.begin(self, &said)
+      if text.contains(said.span) { return true }
+      said.wipe()
+    }
+    defer { said.wipe() }
+    Base64.encode(password.span, into: &said)
+    if text.contains(said.span) { return true }
+    said.wipe()
+    for index in password.span.indices {
+      let byte = password.span[index]
+      if byte == .ascii("\"") || byte == .ascii("\\") { said.append(.ascii("\\")) }
+      said.append(byte)
+    }
+    return text.contains(said.span)
+  }
+
   /// What is wrong with the credentials before anybody is asked about them; nil if they may be tried.
   package func fault() -> LoginFault? {
     if name.isEmpty { return .emptyName }

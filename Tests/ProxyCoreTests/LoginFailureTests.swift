@@ -40,6 +40,39 @@ struct LoginFailureTests {
     #expect(!stage.log().contains("s3cret"))
   }
 
+  /// A name from a map that would end the line it is said in.
+  @Test func aMapsNameIsLookedAtToo() throws {
+    let folder = try Folder()
+    let file = folder.file("map.db")
+    try run("sqlite3", file, SQLiteMap.schema)
+    let map = try SQLiteDatabase(file, .write)
+    try map.run("INSERT INTO users VALUES('alice', 'a', 'x' || char(13, 10) || 'DELE 1')")
+    var settings = Settings.to(TestServer().port)
+    settings.routes = [.sqlite(file: file, query: nil)]
+    let scene = try logIn(settings)
+    #expect(scene.answer.hasPrefix("a NO [UNAVAILABLE] "))
+    eventually("it is told") { scene.stage.log().contains("failure=lookup-failed") }
+    #expect(scene.stage.log().contains("can't be one: bad-characters"))
+  }
+
+  /// A server that quotes what it did not understand quotes the password.
+  @Test(arguments: [
+    "L BAD Unknown: LOGIN alice s3cret\r\n", "L NO [LIMIT] s3cret is too long\r\n", "what is czNjcmV0?\r\n",
+    "L NO AGFsaWNlAHMzY3JldA== is wrong\r\n",
+  ])
+  func anEchoIsNotLogged(_ words: String) throws {
+    let server = TestServer()
+    let scene = try logIn(.to(server.port)) { _ in
+      let backend = server.accept()
+      backend.send("* OK [CAPABILITY IMAP4rev1] ready\r\n")
+      _ = backend.hear("s3cret\"\r\n")
+      backend.send(words)
+      #expect(backend.hearsClose())
+    }
+    eventually("it is told") { scene.stage.log().contains("(it repeats the credentials)") }
+    for secret in ["s3cret", "czNjcmV0", "AGFsaWNlAHMzY3JldA=="] { #expect(!scene.stage.log().contains(secret)) }
+  }
+
   private typealias Scene = (stage: LoopStage, client: any Speaker, answer: String)
 
   /// Logs in, lets `play` be the backend, and returns the answer.
@@ -324,13 +357,13 @@ final class SecureSpeaker: Speaker {
 final class TestConnection {
   private let fd: Int32
 
-  init(_ port: UInt16) {
+  init(_ port: UInt16, at host: UInt32 = 0x7F00_0001) {
     fd = socket(AF_INET, Int32(SOCK_STREAM.rawValue), 0)
     _ = fcntl(fd, F_SETFL, O_NONBLOCK)
     var address = sockaddr_in()
     address.sin_family = sa_family_t(AF_INET)
     address.sin_port = port.bigEndian
-    address.sin_addr.s_addr = UInt32(0x7F00_0001).bigEndian
+    address.sin_addr.s_addr = host.bigEndian
     _ = withUnsafePointer(to: &address) {
       $0.withMemoryRebound(to: sockaddr.self, capacity: 1) {
         connect(fd, $0, socklen_t(MemoryLayout<sockaddr_in>.size))

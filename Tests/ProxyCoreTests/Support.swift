@@ -126,6 +126,13 @@ final class Peer: @unchecked Sendable {
     }
   }
 
+  /// The next byte; nil if there is none.
+  func next() -> UInt8? {
+    if !heard.isEmpty { return heard.removeFirst() }
+    var byte: UInt8 = 0
+    return recv(fd, &byte, 1, 0) == 1 ? byte : nil
+  }
+
   func endDirection() { _ = shutdown(fd, Int32(SHUT_WR)) }
 
   /// Makes the close a reset.
@@ -146,20 +153,24 @@ final class TestServer: @unchecked Sendable {
   private let fd: Int32
   let port: UInt16
 
-  init(backlog: Int32 = 16) {
+  convenience init(backlog: Int32 = 16) { self.init(backlog: backlog, at: 0x7F00_0001, port: 0)! }
+
+  /// Nil if the port is taken at that address.
+  init?(backlog: Int32 = 16, at host: UInt32, port wanted: UInt16) {
     fd = socket(AF_INET, Int32(SOCK_STREAM.rawValue), 0)
     var address = sockaddr_in()
     address.sin_family = sa_family_t(AF_INET)
-    address.sin_addr.s_addr = UInt32(0x7F00_0001).bigEndian
+    address.sin_addr.s_addr = host.bigEndian
+    address.sin_port = wanted.bigEndian
     var length = socklen_t(MemoryLayout<sockaddr_in>.size)
     let fd = fd
-    port = withUnsafeMutablePointer(to: &address) { pointer in
+    let isBound = withUnsafeMutablePointer(to: &address) { pointer in
       pointer.withMemoryRebound(to: sockaddr.self, capacity: 1) { pointer in
-        precondition(bind(fd, pointer, length) == 0 && listen(fd, backlog) == 0)
-        getsockname(fd, pointer, &length)
+        bind(fd, pointer, length) == 0 && listen(fd, backlog) == 0 && getsockname(fd, pointer, &length) == 0
       }
-      return UInt16(bigEndian: pointer.pointee.sin_port)
     }
+    port = UInt16(bigEndian: address.sin_port)
+    guard isBound else { return nil }
     var patience = timeval(tv_sec: 10, tv_usec: 0)
     setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, socklen_t(MemoryLayout<timeval>.size))
   }
@@ -184,7 +195,7 @@ final class LoopStage {
   private let tls: TLSBook
   private let logFile: String
 
-  init(_ settings: Settings, level: String = "info") throws {
+  init(_ settings: Settings, resolver: Resolver = Resolver()) throws {
     folder = try Folder()
     logFile = folder.file("log")
     var settings = settings
@@ -197,7 +208,7 @@ final class LoopStage {
     }
     tls = try TLSBook(all, predecessor: nil)
     let log = try Log(settings.log)
-    house = House(log: log, admission: Admission(most: 100), resolver: Resolver())
+    house = House(log: log, admission: Admission(most: 100), resolver: resolver)
     let plan = LoopPlan(listeners: [], routes: try RoutePlan(settings), settings: settings)
     loop = try EventLoop(index: 0, house: house, plan: plan, clock: .played(clock))
     loop.start()
@@ -229,6 +240,13 @@ final class LoopStage {
 
   /// What the only session is doing.
   func doing() -> String? { onLoop { $0.sessions.all.first?.doing } }
+
+  /// Bytes that wait in the only session's socket.
+  func unread() -> Int {
+    var count: Int32 = 0
+    _ = ioctl(clientDescriptor(), UInt(FIONREAD), &count)
+    return Int(count)
+  }
 
   /// The descriptor of the only session's client.
   func clientDescriptor() -> Int32 { onLoop { $0.sessions.all.first?.client.descriptor.raw } ?? -1 }

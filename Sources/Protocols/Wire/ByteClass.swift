@@ -67,6 +67,17 @@ extension Span<UInt8> {
     return extracting(first: text.utf8CodeUnitCount).equalsIgnoringCase(text)
   }
 
+  /// Whether other bytes stand within.
+  func contains(_ other: Span<UInt8>) -> Bool {
+    guard other.count > 0, other.count <= count else { return false }
+    for start in 0...(count - other.count) where self[start] == other[0] {
+      var length = 1
+      while length < other.count, self[start + length] == other[length] { length += 1 }
+      if length == other.count { return true }
+    }
+    return false
+  }
+
   /// Where `byte` stands first at or after `start`; nil if nowhere.
   package func firstIndex(of byte: UInt8, from start: Int = 0) -> Int? {
     var index = start

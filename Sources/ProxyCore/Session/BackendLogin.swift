@@ -14,6 +14,8 @@ struct BackendLogin: ~Copyable {
   /// Addresses not tried yet.
   let others: ArraySlice<SocketAddress>
   var stage: Stage
+  /// Whether the client's credentials may have been said: no other address is tried then, a password is guessed once.
+  private(set) var isCommitted = false
   /// When the backend must have answered.
   let deadline: UInt64
   /// When the connection must stand.
@@ -56,11 +58,11 @@ struct BackendLogin: ~Copyable {
     }
   }
 
-  /// Whether the client's credentials may have been said: no other address is tried then, a password is guessed once.
-  var isCommitted: Bool {
+  /// The dialogue has said something: what it waits for now tells whether that was the login.
+  mutating func noteCommitment() {
     switch dialogue.doing {
-    case .greeting, .startTLS, .capability: false
-    case .answer, .client: true
+    case .greeting, .startTLS, .capability: break
+    case .answer, .client: isCommitted = true
     }
   }
 
@@ -80,6 +82,9 @@ struct BackendLogin: ~Copyable {
       let step = dialogue.receive(bytes.extracting(consumed...), login.draft, &reply)
       consumed += step.consumed
       action = step.action
+      // A dialogue that gave up waits for nothing, and has said nothing with its last step.
+      if case .failed = step.action { break }
+      noteCommitment()
       guard step.action == .proceed else { break }
     }
     return consumed

@@ -56,6 +56,7 @@ extension Session {
     case .startTLS:
       loop.reply.removeAll(keepingCapacity: true)
       backend.dialogue.secured(backend.login.draft, &loop.reply)
+      backend.noteCommitment()
       let failure = backend.say(loop.reply.span)
       loop.reply.wipe()
       if let failure { return isBroken(backend, LoginFailure(backend: failure), on: loop) }
@@ -130,11 +131,18 @@ extension Session {
     }
   }
 
+  /// What a backend said, for the log: never a server's quotation of the credentials.
+  private func quote(_ answer: BackendAnswer, _ login: PreLogin) -> String {
+    let words = answer.words
+    let bytes = Array(words.utf8)
+    return login.draft.isRepeated(in: bytes.span) ? "(it repeats the credentials)" : words
+  }
+
   private func hasFailed(
     _ failed: consuming BackendLogin, _ fault: BackendFault, _ answer: BackendAnswer, on loop: isolated EventLoop
   ) -> Next {
     let backend = failed
-    let failure = LoginFailure(backend: fault, said: answer.words)
+    let failure = LoginFailure(backend: fault, said: quote(answer, backend.login))
     switch fault {
     case .badGreeting, .protocolError: return isBroken(backend, failure, on: loop)
     case .noTLS: return isBroken(backend, failure, .misconfigured, on: loop)
@@ -228,7 +236,7 @@ extension Session {
     let backend = refused
     let login = backend.login
     switch refusal {
-    case .credentials: return refuse(login, refusal, LoginFailure(.refused, answer.words), on: loop)
+    case .credentials: return refuse(login, refusal, LoginFailure(.refused, quote(answer, login)), on: loop)
     case .backend:
       if let target = referral(backend, answer, on: loop) {
         login.referrals += 1
@@ -237,9 +245,9 @@ extension Session {
           backend: target, loginAs: backend.route.loginAs, source: "referral of \(backend.route.backend.name)")
         return resolve(login, route, on: loop)
       }
-      return refuse(login, refusal, LoginFailure(.refusedOtherwise, answer.words), on: loop)
+      return refuse(login, refusal, LoginFailure(.refusedOtherwise, quote(answer, login)), on: loop)
     case .unavailable, .misconfigured, .disabled, .mechanism, .cancelled:
-      return refuse(login, refusal, LoginFailure(.refusedOtherwise, answer.words), on: loop)
+      return refuse(login, refusal, LoginFailure(.refusedOtherwise, quote(answer, login)), on: loop)
     }
   }
 

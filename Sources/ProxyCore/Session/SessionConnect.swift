@@ -54,6 +54,7 @@ final class ConnectAttempt {
     self.deadline = deadline
   }
 
+  /// The kernel tells an error once: an attempt that has failed is asked no more.
   var standing: Standing {
     switch transport {
     case .some(let transport):
@@ -147,7 +148,13 @@ extension Session {
         if connecting.attempts.isEmpty, connecting.others.isEmpty, !speaksFirst(connecting.route) {
           return talk(connecting.login, connecting.route, attempt, .connecting, connecting.deadline, [], on: loop)
         }
-        if case .connected = attempt.standing { return isConnected(connecting, attempt, on: loop) }
+        switch attempt.standing {
+        case .connected: return isConnected(connecting, attempt, on: loop)
+        case .failed(let error):
+          connecting.failure = LoginFailure(.backendUnreachable, "\(address): \(error)")
+          continue
+        case .pending: break
+        }
         if let error = attempt.watch(token.with(.backend), on: loop) {
           return refuse(connecting.login, .unavailable, LoginFailure(.noSocket, "\(error)"), on: loop)
         }

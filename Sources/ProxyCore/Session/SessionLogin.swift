@@ -270,6 +270,11 @@ extension Session {
     if login.draft.method == .sasl(.external), !route.backend.link.becomeMaster(&login.draft) {
       return refuse(login, .misconfigured, LoginFailure(.noMaster, route.backend.name), on: loop)
     }
+    // A map's name goes to a line-based protocol as a client's does.
+    if let fault = login.draft.fault() {
+      let reason = "\(route.source): the user's name at the backend can't be one: \(fault.rawValue)"
+      return refuse(login, .unavailable, LoginFailure(.lookupFailed, reason), on: loop)
+    }
     return nil
   }
 
