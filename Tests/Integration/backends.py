@@ -285,7 +285,8 @@ def self_signed(folder, file, names, kind="ecdsa"):
 def pin(certificate):
     """The SHA-256 of a certificate's public key (SPKI), in base64."""
     public = _openssl("x509", "-in", certificate, "-noout", "-pubkey")
-    return base64.b64encode(hashlib.sha256(_openssl("pkey", "-pubin", "-outform", "DER", stdin=public)).digest()).decode()
+    der = _openssl("pkey", "-pubin", "-outform", "DER", stdin=public)
+    return base64.b64encode(hashlib.sha256(der).digest()).decode()
 
 
 NEW_KEY = {

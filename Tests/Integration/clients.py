@@ -13,6 +13,7 @@ TRANSPORTS = ("none", "starttls", "implicit")
 MECHANISMS = ("PLAIN", "LOGIN", "XOAUTH2", "OAUTHBEARER", "SCRAM-SHA-256", "SCRAM-SHA-1")
 TOKENS = ("XOAUTH2", "OAUTHBEARER")
 COMMAND = "command"  # LOGIN in IMAP, USER and PASS in POP3
+UNVERIFIED = unverified()  # one for all: making it reads every authority of the system
 
 
 class Result(NamedTuple):
@@ -137,7 +138,7 @@ class Client(Lines):
                  timeout=DEADLINE):
         self.socket = socket.create_connection((host, port), timeout=timeout,
                                                source_address=(source, 0) if source else None)
-        self.buffer, self.context, self.name = b"", context or unverified(), name
+        self.buffer, self.context, self.name = b"", context or UNVERIFIED, name
         self.address, self.port = self.socket.getsockname()[:2]
         try:
             if preface:
