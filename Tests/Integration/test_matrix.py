@@ -207,7 +207,7 @@ def entry(name, tls, rest, address="127.0.0.1"):
 
 # Backends that must be reached: name → (TLS, further keys, address).
 GOOD_BACKENDS = {
-    "off": ("off", "", "127.0.0.1"),
+    "clear": ("off", "", "127.0.0.1"),
     "starttls": ("starttls", ", ca: ca/ca.crt, tls-name: mail-a.example.net", "127.0.0.1"),
     "implicit": ("implicit", ", ca: ca/ca.crt, tls-name: mail-a.example.net", "127.0.0.1"),
     "pinned-starttls": ("starttls", ', pins: ["{self_signed_pin}"]', "127.0.0.12"),
@@ -296,7 +296,7 @@ class Matrix(MatrixTest):
         cls.old = Dovecot(cls.folder.path, "old", users)
         cls.addClassCleanup(cls.old.stop)
         make_map(f"{cls.folder.path}/map.db", domains=[(f"{name}.example", name) for name in routes],
-                 users=[("renamed@off.example", "off", address_of("off"))])
+                 users=[("renamed@clear.example", "clear", address_of("clear"))])
         with open(f"{cls.folder.path}/master.pw", "w") as file:
             file.write(MASTER_PASSWORD + "\n")
         ports = free_ports(*(protocol + end for protocol in PROTOCOLS for end in ("", "s")))
@@ -348,7 +348,7 @@ class Matrix(MatrixTest):
                 self.assertEqual((login["user"], login["protocol"]), (address_of(case["backend"]), case["protocol"]))
                 self.assertEqual((login["rip"], login["rport"]), (CLIENT_ADDRESS, str(port)))
                 self.assertEqual(login["real_rip"], "127.0.0.1")
-                self.assertEqual(login["transport"], "secured" if case["backend"] == "off" else "TLS")
+                self.assertEqual(login["transport"], "secured" if case["backend"] == "clear" else "TLS")
                 if case["mechanism"] in TOKENS or case["mechanism"].startswith("SCRAM"):
                     self.assertEqual(login["method"], case["mechanism"])
 
@@ -378,7 +378,7 @@ class Matrix(MatrixTest):
             user = address_of(backend)
             with self.client(protocol, "starttls") as client:
                 result = client.login(mechanism, user, secret(self.dovecot, mechanism, user))
-                self.expect_login(client, "PLAIN", address_of("off"), PASSWORD)
+                self.expect_login(client, "PLAIN", address_of("clear"), PASSWORD)
                 client.log_out()
                 return result
         for (protocol, mechanism, backend), result in in_parallel(work, cases):
@@ -413,7 +413,7 @@ class Matrix(MatrixTest):
                 client.log_out()
                 return result
         self.expect_refused(in_parallel(work, [(protocol, *way, backend) for protocol in PROTOCOLS
-                                               for way in ways(protocol) for backend in ("off", "starttls")]))
+                                               for way in ways(protocol) for backend in ("clear", "starttls")]))
 
     def test_announced_mechanisms(self):
         for protocol, transport in itertools.product(PROTOCOLS, TRANSPORTS[1:]):
@@ -454,15 +454,15 @@ class Matrix(MatrixTest):
         """SCRAM signs the name, so it can't be changed on the way; a password can go with another."""
         for protocol in PROTOCOLS:
             with self.subTest(protocol=protocol), self.client(protocol) as client:
-                result = client.login("SCRAM-SHA-256", "renamed@off.example", PASSWORD)
+                result = client.login("SCRAM-SHA-256", "renamed@clear.example", PASSWORD)
                 self.assertFalse(result.ok, result)
-                self.expect_login(client, "PLAIN", "renamed@off.example", PASSWORD)
+                self.expect_login(client, "PLAIN", "renamed@clear.example", PASSWORD)
 
     def test_no_secret_in_the_log(self):
-        token = self.dovecot.token(address_of("off"))
+        token = self.dovecot.token(address_of("clear"))
         for protocol, (mechanism, word) in itertools.product(PROTOCOLS, (("PLAIN", PASSWORD), ("XOAUTH2", token))):
             with self.client(protocol) as client:
-                self.expect_login(client, mechanism, address_of("off"), word)
+                self.expect_login(client, mechanism, address_of("clear"), word)
                 client.log_out()
                 self.proxy.wait_session(peer=client.peer)
         for text in (PASSWORD, token, MASTER_PASSWORD):
