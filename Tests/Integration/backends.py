@@ -13,10 +13,11 @@ import socket
 import subprocess
 import time
 
-from harness import PASSWORD, Dovecot, connects, wait_for
+from harness import PASSWORD, Dovecot, Process, connects, wait_for
 
 MASTER, MASTER_PASSWORD = "proxymaster", "master's secret"
 PROTOCOLS = ("imap", "pop3", "managesieve")
+CLIENT_ADDRESS = "127.0.0.5"  # where clients of the tests come from, so that nobody takes it for a proxy
 EXPIRED = ("20200101000000Z", "20200102000000Z")
 
 CONFIGURATION = """
@@ -97,10 +98,6 @@ service managesieve-login {{
   inet_listener sieve {{
     port = {managesieve}
   }}
-  inet_listener sieves {{
-    port = {managesieves}
-    ssl = yes
-  }}
   inet_listener sieve_haproxy {{
     port = {managesieve_haproxy}
     haproxy = yes
@@ -150,6 +147,9 @@ def free_ports(*names):
 class FullDovecot(Dovecot):
     """A backend with everything on. Its ports are self.ports: imap, imaps, imap_haproxy and so on.
 
+    HAProxy ends the TLS of managesieves: Dovecot 2.3.19 can do that itself, but then, one time in a hundred, it reads a
+    command and does not notice. So a login there is logged as secured, not as TLS, and shows no client certificate.
+
     `certificates` are further addresses it listens on, each with a certificate of its own: {address: (crt, key)}.
     `client_ca` makes it ask for client certificates: with clients="named" their common name is the user, and EXTERNAL
     is offered; with clients="required" nobody logs in without one. `extra` is appended to its configuration."""
@@ -160,6 +160,7 @@ class FullDovecot(Dovecot):
         self.trusted, self.client_ca, self.clients, self.extra = trusted, client_ca, clients, extra
         self.token_key = os.urandom(32)
         self.ports = free_ports(*(protocol + kind for protocol in PROTOCOLS for kind in ("", "s", "_haproxy")))
+        self.front = None
         super().__init__(folder, name, users, password)
 
     def configuration(self):
@@ -190,7 +191,20 @@ ssl_require_crl = no
 
     def start(self):
         super().start()
-        wait_for(f"Dovecot {self.name} speaks ManageSieve", lambda: connects(self.ports["managesieve"]))
+        try:
+            wait_for(f"Dovecot {self.name} speaks ManageSieve", lambda: connects(self.ports["managesieve"]))
+            certificates = {"127.0.0.1": self.certificate, "::1": self.certificate, **self.certificates}
+            binds = [(address, self.ports["managesieves"], pair) for address, pair in certificates.items()]
+            self.front = HAProxy(self.dir, {"managesieves": (binds, self.ports["managesieve"])})
+        except BaseException:
+            self.stop()
+            raise
+
+    def stop(self):
+        if self.front:
+            self.front.stop()
+            self.front = None
+        super().stop()
 
     def token(self, user, **claims):
         """A bearer token that is good here for the user, unless a claim is changed."""
@@ -213,6 +227,40 @@ ssl_require_crl = no
             raise AssertionError(f"{error}\n{self.log()[-3000:]}")
 
 
+class HAProxy:
+    """Passes TCP connections on: {name: ([(address, port, certificate and key or None)], port there)}.
+
+    `option` is said of the server: send-proxy-v2 and the like."""
+
+    def __init__(self, folder, listens, option=""):
+        lines = ["global", "  maxconn 2000", "defaults", "  mode tcp", "  timeout connect 10s", "  timeout client 60s",
+                 "  timeout server 60s"]
+        for name, (binds, target) in listens.items():
+            lines.append(f"listen {name}")
+            for number, (address, port, certificate) in enumerate(binds):
+                crypt = ""
+                if certificate:
+                    pem = pathlib.Path(folder) / f"haproxy-{name}-{number}.pem"
+                    pem.write_text(certificate[0].read_text() + certificate[1].read_text())
+                    crypt = f" ssl crt {pem}"
+                lines.append(f"  bind {address}:{port}{crypt}")
+            lines.append(f"  server there 127.0.0.1:{target} {option}")
+        config = pathlib.Path(folder) / "haproxy.cfg"
+        config.write_text("\n".join(lines) + "\n")
+        self.process = Process(["/usr/sbin/haproxy", "-db", "-f", config], pathlib.Path(folder) / "haproxy.log")
+        ports = [binds[0][1] for binds, _ in listens.values()]
+        try:
+            wait_for("haproxy listens", lambda: not self.process.is_running() or all(map(connects, ports)))
+            if not self.process.is_running():
+                raise AssertionError(f"haproxy ended:\n{self.process.log()}")
+        except AssertionError:
+            self.stop()
+            raise
+
+    def stop(self):
+        self.process.stop()
+
+
 LOGIN = re.compile(r"(?P<protocol>imap|pop3|managesieve)-login: Info: Login: user=<(?P<user>[^>]*)>, "
                    r"method=(?P<method>\S+), rip=(?P<rip>\S+), rport=(?P<rport>\d+), lip=(?P<lip>\S+), "
                    r"real_rip=(?P<real_rip>[^,]+)(?:, (?P<transport>TLS|secured))?, session=<(?P<session>[^>]*)>")
@@ -222,7 +270,9 @@ def make_token(key, user, *, algorithm="HS256", issued=None, expires=None, kid="
     """A JSON web token signed with a shared key."""
     now = int(time.time())
     head = {"typ": "JWT", "alg": algorithm, "kid": kid}
-    claims = {"sub": user, "iat": now if issued is None else issued, "exp": now + 3600 if expires is None else expires}
+    # Dovecot's clock may be a moment behind, and it refuses what was issued after.
+    claims = {"sub": user, "iat": now - 60 if issued is None else issued,
+              "exp": now + 3600 if expires is None else expires}
     text = ".".join(_base64url(json.dumps(part, separators=(",", ":")).encode()) for part in (head, claims))
     return text + "." + _base64url(hmac.new(key, text.encode(), hashlib.sha256).digest())
 

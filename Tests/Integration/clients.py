@@ -129,6 +129,26 @@ def encoded(data):
     return base64.b64encode(data).decode()
 
 
+def connected(host, port, source, timeout, used=set()):
+    """A connection from this address and from a port that no client before had, so that logs can be told apart."""
+    if not source:
+        return socket.create_connection((host, port), timeout=timeout)
+    for _ in range(1000):
+        candidate = socket.socket(socket.AF_INET6 if ":" in source else socket.AF_INET)
+        try:
+            candidate.bind((source, 0))
+            if candidate.getsockname()[:2] not in used:
+                used.add(candidate.getsockname()[:2])
+                candidate.settimeout(timeout)
+                candidate.connect((host, port))
+                return candidate
+        except BaseException:
+            candidate.close()
+            raise
+        candidate.close()
+    raise AssertionError("no port that was not used before")
+
+
 class Client(Lines):
     """A connected client past the greeting, and past STARTTLS with tls="starttls".
 
@@ -136,8 +156,7 @@ class Client(Lines):
 
     def __init__(self, port, host="127.0.0.1", tls="none", source=None, context=None, name="localhost", preface=b"",
                  timeout=DEADLINE):
-        self.socket = socket.create_connection((host, port), timeout=timeout,
-                                               source_address=(source, 0) if source else None)
+        self.socket = connected(host, port, source, timeout)
         self.buffer, self.context, self.name = b"", context or UNVERIFIED, name
         self.address, self.port = self.socket.getsockname()[:2]
         try:
@@ -194,7 +213,9 @@ class IMAPClient(Client):
             raise AssertionError(f"no greeting: {self.greeting}")
 
     def ask_for_tls(self):
-        self.ask("t STARTTLS", "t OK")
+        answer = self.ask("t STARTTLS", "t ")[-1]
+        if not answer.startswith("t OK"):
+            raise AssertionError(f"no TLS: {answer}")
         self.start_tls()
 
     def capabilities(self):
@@ -249,7 +270,9 @@ class POP3Client(Client):
             raise AssertionError(f"no greeting: {self.greeting}")
 
     def ask_for_tls(self):
-        self.ask("STLS", "+OK")
+        self.send("STLS\r\n")
+        if not (answer := self.next()).startswith("+OK"):
+            raise AssertionError(f"no TLS: {answer}")
         self.start_tls()
 
     def capabilities(self):
