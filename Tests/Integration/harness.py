@@ -167,9 +167,12 @@ class Dovecot:
             (new.parent / sibling).mkdir(exist_ok=True)
         (new / f"{number}.test").write_bytes(message)
 
+    def configuration(self):
+        return DOVECOT.format(dir=self.dir, imap=self.imap, pop3=self.pop3)
+
     def start(self):
         config = self.dir / "dovecot.conf"
-        config.write_text(DOVECOT.format(dir=self.dir, imap=self.imap, pop3=self.pop3))
+        config.write_text(self.configuration())
         self.process = Process(["/usr/sbin/dovecot", "-F", "-c", config], self.dir / "output.log")
         try:
             wait_for(f"Dovecot {self.name} listens",
