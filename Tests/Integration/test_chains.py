@@ -1,4 +1,5 @@
 """proxyd behind and before other proxies: the last backend knows where the client came from. And what sslscan says."""
+import itertools
 import re
 import subprocess
 import unittest
@@ -75,20 +76,19 @@ class ChainTest(unittest.TestCase):
             client.log_out()
             return client
 
-    def check(self, ports, proxies, *, transports=TRANSPORTS, mechanisms=("PLAIN",), same_session=True):
+    def check(self, ports, proxies, *, transports=TRANSPORTS, mechanisms=("PLAIN",), same_session=True, without=()):
         """A client of each kind is known to the last backend, and by the same session to all on the way."""
-        for protocol in PROTOCOLS:
-            for transport in transports:
-                for mechanism in mechanisms:
-                    for source, host in SOURCES:
-                        case = dict(protocol=protocol, transport=transport, mechanism=mechanism, source=source)
-                        with self.subTest(**case):
-                            client = self.log_in(ports, protocol, transport, source, host, mechanism)
-                            login = self.dovecot.wait_login(protocol=protocol, rip=source, rport=str(client.port))
-                            self.assertEqual(login["user"], USER)
-                            for proxy in proxies if same_session else ():
-                                session = proxy.wait_session(session=login["session"])
-                                self.assertEqual(session["login"], USER)
+        cases = itertools.product(PROTOCOLS, transports, mechanisms, SOURCES)
+        for protocol, transport, mechanism, (source, host) in cases:
+            if (protocol, transport) in without:
+                continue
+            with self.subTest(protocol=protocol, transport=transport, mechanism=mechanism, source=source):
+                client = self.log_in(ports, protocol, transport, source, host, mechanism)
+                login = self.dovecot.wait_login(protocol=protocol, rip=source, rport=str(client.port))
+                self.assertEqual(login["user"], USER)
+                for proxy in proxies if same_session else ():
+                    session = proxy.wait_session(session=login["session"])
+                    self.assertEqual(session["login"], USER)
 
 
 class TwoProxyds(ChainTest):
@@ -177,15 +177,12 @@ class BehindDovecot(ChainTest):
     """A Dovecot proxy in front, as at a site that moves step by step."""
 
     def front(self, target, fields):
-        passdb = "".join(f"""
-protocol {"sieve" if protocol == "managesieve" else protocol} {{
-  passdb {{
-    driver = static
-    args = proxy=y host=127.0.0.1 port={target[protocol]} nopassword=y {fields}
-  }}
-}}
-""" for protocol in PROTOCOLS)
+        """It passes all users on, to a port for each protocol."""
         name = f"front{len(fields)}"
+        table = self.ca.dir / name
+        table.write_text("".join(f"{service}:::::::proxy=y host=127.0.0.1 port={target[protocol]} nopassword=y {fields}\n"
+                                 for protocol, service in zip(PROTOCOLS, ("imap", "pop3", "sieve"))))
+        passdb = f"passdb {{\n  driver = passwd-file\n  args = username_format=%s {table}\n}}\n"
         front = DovecotProxy(self.folder.path, name, [USER], certificate=self.certificate, extra=passdb)
         self.addCleanup(front.stop)
         return front
@@ -193,10 +190,12 @@ protocol {"sieve" if protocol == "managesieve" else protocol} {{
     def check_fields(self, fields):
         proxy = self.proxy("behind", self.dovecot.ports, configuration(STARTTLS, before=TRUSTING))
         front = self.front(proxy.ports, fields)
-        self.check(front.ports, (proxy,))
+        without = [("managesieve", "implicit")]  # Dovecot has no such port
+        self.check(front.ports, (proxy,), without=without)
         sessions = {login["session"] for login in self.dovecot.logins()}
         started = re.findall(r"Started proxying to .*session=<([^>]*)>", front.log())
-        self.assertEqual(len(started), len(PROTOCOLS) * len(TRANSPORTS) * len(SOURCES), front.log()[-3000:])
+        count = (len(PROTOCOLS) * len(TRANSPORTS) - len(without)) * len(SOURCES)
+        self.assertEqual(len(started), count, front.log()[-3000:])
         self.assertLessEqual(set(started), sessions)
 
     def test_in_clear(self):
@@ -213,8 +212,9 @@ class DovecotProxy(FullDovecot):
     """Knows no user: whoever comes is passed on."""
 
     def configuration(self):
+        extra, self.extra = self.extra, ""
         text = re.sub(r"(?ms)^passdb \{.*?^\}\n", "", super().configuration())
-        return re.sub(r"(?m)^auth_mechanisms = .*$", "auth_mechanisms = plain login", text)
+        return re.sub(r"(?m)^auth_mechanisms = .*$", "auth_mechanisms = plain login", text) + extra
 
 
 class BehindHAProxy(ChainTest):
