@@ -467,7 +467,7 @@ class Matrix(MatrixTest):
             with self.client(protocol) as client:
                 self.expect_login(client, mechanism, address_of("clear"), word)
                 client.log_out()
-                self.proxy.wait_session(peer=client.peer)
+            self.proxy.wait_session(peer=client.peer)
         for text in (PASSWORD, token, MASTER_PASSWORD):
             self.assertNotIn(text, self.proxy.log())
 

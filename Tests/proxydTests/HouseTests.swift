@@ -133,6 +133,45 @@ struct HouseTests {
     for reason in LoginFailure.Reason.allCases { #expect(words.contains(reason.rawValue), "\(reason.rawValue)") }
   }
 
+  /// The table of answers has every reason of a failed login, and every sentence as the code says it.
+  @Test func theAnswersAreTrue() throws {
+    let table = try HouseTests.committed("docs/Answers.md")
+    for reason in LoginFailure.Reason.allCases { #expect(table.contains("`\(reason.rawValue)`"), "\(reason.rawValue)") }
+    let refusals: [LoginRefusal] = [.credentials, .unavailable, .misconfigured, .disabled, .mechanism, .cancelled]
+    let logins: [MailProtocol: String] = [
+      .imap: "a LOGIN alice secret\r\n", .pop3: "USER alice\r\nPASS secret\r\n",
+      .manageSieve: "AUTHENTICATE \"PLAIN\" \"AGFsaWNlAHNlY3JldA==\"\r\n",
+    ]
+    for mailProtocol in MailProtocol.allCases {
+      for refusal in refusals {
+        var dialogue = ClientDialogue(mailProtocol, ClientTerms(policy: .off))
+        var draft = LoginDraft()
+        var out: [UInt8] = []
+        let login = Array(try #require(logins[mailProtocol]).utf8)
+        var consumed = 0
+        var action = ClientAction.proceed
+        while action == .proceed {
+          let step = dialogue.receive(login.span.extracting(consumed...), &draft, &out)
+          consumed += step.consumed
+          action = step.action
+        }
+        #expect(action == .authenticate)
+        out.removeAll()
+        _ = dialogue.conclude(.refused(refusal), &out)
+        let said = String(decoding: out, as: UTF8.self).split(separator: "\r\n").map(String.init)
+        let line = try #require(said.first)
+        #expect(table.contains("`\(mailProtocol == .imap ? String(line.dropFirst(2)) : line)`"), "\(line)")
+      }
+      for words in Farewell.allCases {
+        var dialogue = ClientDialogue(mailProtocol, ClientTerms(policy: .off))
+        var out: [UInt8] = []
+        dialogue.farewell(words, &out)
+        let line = String(decoding: out, as: UTF8.self).split(separator: "\r\n").first ?? ""
+        #expect(table.contains("`\(line)`"), "\(line)")
+      }
+    }
+  }
+
   /// The documents the README names are there, and so are its commands.
   @Test func theReadmeIsTrue() throws {
     let readme = try HouseTests.committed("README.md")
