@@ -211,8 +211,10 @@ class Proxy:
         self.config.write_text(config.format(**self.ports))
 
     def start(self, **options):
+        # An earlier one of the same name may have logged there.
+        before = self.log_path.read_text().count("event=ready") if self.log_path.exists() else 0
         self.process = Process([PROXYD, "run", "--config", self.config], self.log_path, **options)
-        self.wait_log("event=ready")
+        self.wait_log("event=ready", before + 1)
         return self
 
     @property
