@@ -51,6 +51,16 @@ package struct LoginDraft: ~Copyable {
     if authorizationIdentity.isEmpty { name = user } else { authorizationIdentity = user }
   }
 
+  /// Parts a name of a user and a master user, `alice*admin`, into the two identities it stands for, so that the user is
+  /// looked up and the master is who logs in. (Dovecot's `auth_master_user_separator`; SASL has a field for it.)
+  package mutating func partMaster(_ separator: [UInt8]) {
+    guard authorizationIdentity.isEmpty, !separator.isEmpty, let place = name.firstRange(of: separator) else { return }
+    let (user, master) = (Array(name[..<place.lowerBound]), Array(name[place.upperBound...]))
+    guard !user.isEmpty, !master.isEmpty else { return }
+    authorizationIdentity = user
+    name = master
+  }
+
   /// Replaces the client's credentials by those of a master user, who may log in for everybody. Only for a login that was
   /// proved to us: the backend asks nothing more. With a separator the two names are one, `user*master`.
   package mutating func becomeMaster(_ master: [UInt8], _ secret: Span<UInt8>, separator: [UInt8]) {

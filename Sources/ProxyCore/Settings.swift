@@ -18,6 +18,8 @@ package struct Settings: Equatable, Sendable {
   package var unnamedBackends: BackendManner
   /// Whose ID and XCLIENT tell who the client is.
   package var trustedProxies: [Network]
+  /// What parts user and master user in a client's name; empty for nothing.
+  package var masterSeparator: [UInt8] = []
   /// Event loops, one core each.
   package var loops: Int
   /// How long things may take.

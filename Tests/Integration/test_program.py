@@ -12,7 +12,7 @@ import subprocess
 import unittest
 
 from harness import (DEADLINE, PROXYD, ROOT, Lines, Process, Proxy, ProxyTest, free_port, imap_login, make_certificate,
-                     make_map, wait_for)
+                     make_map, unverified, wait_for)
 from test_faults import CONFIG, accept_login
 
 
@@ -248,6 +248,47 @@ class Running(ProxyTest):
         os.chmod(self.dir / "mail.crt", 0o644)
         os.chown(self.dir / "mail.key", int(nobody), -1)
         proxy.reload()
+
+    def test_certificates_are_noticed(self):
+        """A renewed certificate is shown without a signal; half a pair is left alone, and sessions and tickets stay."""
+        def stay(connection):
+            accept_login(connection)
+            while connection.recv(4096):
+                connection.sendall(b"b OK\r\n")
+        self.fake_backend = self.fake(stay)
+        proxy = self.start()
+
+        def shown():
+            context = unverified()
+            with socket.create_connection(("127.0.0.1", proxy.ports["imaps"]), timeout=DEADLINE) as raw:
+                with context.wrap_socket(raw) as tls:
+                    tls.recv(100)
+                    return tls.getpeercert(binary_form=True)
+        old = shown()
+        client = Lines(proxy.ports["imaps"], tls=True)
+        self.addCleanup(client.close)
+        client.until("* OK")
+        self.assertIn("a OK", imap_login(client, "alice"))
+        ticket = self.dir / "ticket"
+        self.ticket(proxy, "-sess_out", ticket)
+        other = self.dir / "other"
+        other.mkdir()
+        make_certificate(other)
+        os.replace(other / "mail.crt", self.dir / "mail.crt")
+        proxy.wait_log("certificates changed and can't be used, the old ones stay")
+        self.assertIn("key=tls.key", proxy.log())
+        self.assertEqual(shown(), old)
+        os.replace(other / "mail.key", self.dir / "mail.key")
+        proxy.wait_log("certificates reloaded")
+        self.assertNotEqual(shown(), old)
+        self.assertIn("Reused", self.ticket(proxy, "-sess_in", ticket))
+        self.assertIn("b OK", client.ask("b NOOP", "b ")[-1])
+
+    def ticket(self, proxy, *options):
+        """What openssl s_client says of a session with a login in it, TLS 1.2 so that the ticket is there at once."""
+        done = subprocess.run(["openssl", "s_client", "-tls1_2", "-connect", f"127.0.0.1:{proxy.ports['imaps']}",
+                               *map(str, options)], input="a LOGOUT\r\n", capture_output=True, text=True, timeout=DEADLINE)
+        return done.stdout
 
     def test_unknown_user_is_refused(self):
         config = self.dir / "user.yaml"

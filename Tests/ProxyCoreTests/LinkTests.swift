@@ -115,6 +115,30 @@ struct LinkTests {
     _ = client.hear("a OK in\r\n")
   }
 
+  // MARK: Master users
+
+  /// The user is looked up and the master logs in, whichever way the two are given.
+  @Test(arguments: ["a LOGIN Alice*admin s3cret\r\n", "a AUTHENTICATE PLAIN QWxpY2UAYWRtaW4AczNjcmV0\r\n"])
+  func aMasterUserLogsIn(_ command: String) throws {
+    let folder = try Folder()
+    let server = TestServer()
+    var settings = Settings.to(server.port)
+    settings.routes = [.regex(file: try folder.write("routes.re", "alice: alice.x@a\n"))]
+    settings.masterSeparator = Array("*".utf8)
+    let stage = try LoopStage(settings)
+    let client = stage.connect()
+    client.send(command)
+    let backend = server.accept()
+    backend.send("* OK [CAPABILITY IMAP4rev1 SASL-IR AUTH=PLAIN] ready\r\n")
+    // alice.x NUL admin NUL s3cret
+    _ = backend.hear("L AUTHENTICATE PLAIN YWxpY2UueABhZG1pbgBzM2NyZXQ=\r\n")
+    backend.send("L OK in\r\n")
+    _ = client.hear("a OK in\r\n")
+    backend.close()
+    client.close()
+    #expect(stage.sessionLine().contains(" login=Alice authenticated=admin "))
+  }
+
   // MARK: Addresses
 
   /// The first address does not answer, the second does: a quarter of a second, not a time-out.

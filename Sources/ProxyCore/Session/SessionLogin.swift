@@ -210,8 +210,10 @@ extension Session {
   private func authenticate(_ login: PreLogin, on loop: isolated EventLoop) -> Next {
     adoptFacts(login)
     login.referrals = 0
+    login.draft.partMaster(loop.plan.settings.masterSeparator)
     record.method = login.draft.method
     record.login = login.draft.user
+    record.authenticator = login.draft.authorizationIdentity.isEmpty ? [] : login.draft.name
     record.attempts += 1
     record.backend = nil
     record.backendAddress = nil

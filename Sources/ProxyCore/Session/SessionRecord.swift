@@ -19,6 +19,8 @@ struct SessionRecord {
   var method: LoginDraft.Method?
   /// The name the client last gave.
   var login: [UInt8] = []
+  /// Who logs in for that user; empty if it is the user.
+  var authenticator: [UInt8] = []
   /// Whether that name was accepted.
   var isLoggedIn = false
   var backend: String?
@@ -73,6 +75,7 @@ struct SessionRecord {
     }
     if let method { line.add("method", method.word) }
     if !login.isEmpty { line.add("login", login) }
+    if !authenticator.isEmpty { line.add("authenticated", authenticator) }
     addBackend(to: &line)
     if let backendTLS { line.add("backend_tls", backendTLS) }
     line.add("attempts", attempts)

@@ -131,6 +131,13 @@ enum ConfigKeys {
         """,
       sample: "# trusted-proxies: [ 192.0.2.8, 2001:db8:1::/48 ]"),
     ConfigKey(
+      path: "master-separator", kind: .text, standard: "none",
+      help: """
+        What parts user and master user in a client's name, as Dovecot's auth_master_user_separator: with "*", alice*admin \
+        is looked up as alice, and admin logs in for her at the backend. SASL PLAIN says the same without it.
+        """,
+      sample: "# master-separator: \"*\""),
+    ConfigKey(
       path: "tls", kind: .map, standard: "none",
       help: """
         The certificate shown to clients. Needed unless every listener has `tls: off`. Certificates, keys and staples are \

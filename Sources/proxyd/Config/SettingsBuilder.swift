@@ -26,7 +26,7 @@ struct SettingsBuilder {
     let limits = limitsSection.map { readLimits($0) } ?? Limits()
     let log = file.section("log").map { readLog($0) } ?? LogSettings()
     guard let listeners, let routes, let backends else { return nil }
-    return Settings(
+    var settings = Settings(
       listeners: listeners, tls: tls,
       certificateName: tlsSection?.choice("client-name", CertificateName.self) ?? .commonName, routes: routes,
       backends: backends,
@@ -34,6 +34,8 @@ struct SettingsBuilder {
         ?? BackendManner(),
       trustedProxies: file.networks("trusted-proxies") ?? [], loops: loops,
       timeouts: timeouts, limits: limits, sessions: limitsSection?.integer("sessions"), log: log, user: readUser(file))
+    settings.masterSeparator = file.text("master-separator").map { Array($0.utf8) } ?? []
+    return settings
   }
 
   /// A path as the process opens it.
