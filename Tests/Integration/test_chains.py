@@ -58,8 +58,8 @@ class ChainTest(unittest.TestCase):
         cls.addClassCleanup(cls.dovecot.stop)
 
     def proxy(self, name, ports, config, own=None):
-        """A proxyd whose backend has these ports."""
-        proxy = Proxy(self.folder.path, config, name, certificate=self.certificate[0], key=self.certificate[1],
+        """A proxyd whose backend has these ports; its files have the test's name, so that its log begins anew."""
+        proxy = Proxy(self.folder.path, config, f"{self._testMethodName}-{name}", certificate=self.certificate[0], key=self.certificate[1],
                       **(own or free_ports(*PORT_NAMES)), **{f"b_{key}": port for key, port in ports.items()})
         proxy.start()
         self.addCleanup(proxy.stop)
@@ -178,7 +178,7 @@ class BehindDovecot(ChainTest):
 
     def front(self, target, fields):
         """It passes all users on, to a port for each protocol."""
-        name = f"front{len(fields)}"
+        name = f"{self._testMethodName}-front"
         table = self.ca.dir / name
         table.write_text("".join(f"{service}:::::::proxy=y host=127.0.0.1 port={target[protocol]} nopassword=y {fields}\n"
                                  for protocol, service in zip(PROTOCOLS, ("imap", "pop3", "sieve"))))
