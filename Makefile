@@ -37,10 +37,10 @@ unit: packages
 integration: build
 	cd Tests/Integration && $(PYTHON) -W error::ResourceWarning -m unittest -v
 
-# Each with a build folder of its own: the libraries are instrumented too.
+# Each with a build folder of its own: the libraries are instrumented too. PROXYD_TSAN: locks the sanitizer can see.
 sanitize: packages
 	SWIFT_BACKTRACE=enable=no TSAN_OPTIONS="halt_on_error=1" \
-	  $(SWIFT) test --sanitize=thread --scratch-path .build-thread
+	  $(SWIFT) test --sanitize=thread --scratch-path .build-thread -Xswiftc -DPROXYD_TSAN
 	SWIFT_BACKTRACE=enable=no ASAN_OPTIONS="detect_leaks=0" \
 	  $(SWIFT) test --sanitize=address --scratch-path .build-address
 

@@ -89,29 +89,50 @@ package struct LoginDraft: ~Copyable {
     return true
   }
 
-  /// Whether text that a backend said repeats the credentials, so that it can't be logged: a server that quotes the
-  /// command it did not understand quotes the password. The forms they were said in are looked for.
+  /// Whether text that a backend said repeats a part of the credentials, so that it can't be logged: a server that quotes
+  /// the command it did not understand quotes the password, perhaps cut or in capitals. The forms they were said in are
+  /// looked for, six bytes of any of them.
   package func isRepeated(in text: Span<UInt8>) -> Bool {
     guard !password.isEmpty else { return false }
-    if text.contains(password.span) { return true }
+    let pieces = LoginDraft.pieces(of: text)
+    if LoginDraft.repeats(password.span, text, pieces) { return true }
     var said: [UInt8] = []
     said.reserveCapacity(4 * (password.count + name.count + authorizationIdentity.count) + 256)
+    defer { said.wipe() }
     for mechanism in [SASLMechanism.plain, .xoauth2, .oauthBearer] {
+      said.wipe()
       var exchange = SASLInitiator.first(mechanism)
       exchange.begin(self, &said)
-      if text.contains(said.span) { return true }
-      said.wipe()
+      if LoginDraft.repeats(said.span, text, pieces) { return true }
     }
-    defer { said.wipe() }
-    Base64.encode(password.span, into: &said)
-    if text.contains(said.span) { return true }
     said.wipe()
-    for index in password.span.indices {
-      let byte = password.span[index]
-      if byte == .ascii("\"") || byte == .ascii("\\") { said.append(.ascii("\\")) }
-      said.append(byte)
+    Base64.encode(password.span, into: &said)
+    return LoginDraft.repeats(said.span, text, pieces)
+  }
+
+  /// As many bytes in a row are no accident.
+  private static let pieceSize = 6
+
+  /// All pieces of a text, letters in lower case: with them, looking for a token of 8 KB in a line of 8 KB is no work.
+  private static func pieces(of text: Span<UInt8>) -> Set<UInt64> {
+    var pieces: Set<UInt64> = []
+    each(text) { pieces.insert($0) }
+    return pieces
+  }
+
+  private static func each(_ text: Span<UInt8>, _ body: (UInt64) -> Void) {
+    var piece: UInt64 = 0
+    for index in text.indices {
+      piece = (piece << 8 | UInt64(text[index].lowercased)) & 0xFFFF_FFFF_FFFF
+      if index >= pieceSize - 1 { body(piece) }
     }
-    return text.contains(said.span)
+  }
+
+  private static func repeats(_ secret: Span<UInt8>, _ text: Span<UInt8>, _ pieces: Set<UInt64>) -> Bool {
+    if secret.count < pieceSize { return text.contains(secret) }
+    var isFound = false
+    each(secret) { if pieces.contains($0) { isFound = true } }
+    return isFound
   }
 
   /// What is wrong with the credentials before anybody is asked about them; nil if they may be tried.

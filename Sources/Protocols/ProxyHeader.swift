@@ -106,6 +106,8 @@ package struct ProxyHeader: Equatable, Sendable {
 
   // MARK: Version 2
 
+  /// Of each text within.
+  private static let longestText = 255
   private static let signature: [UInt8] = [0x0D, 0x0A, 0x0D, 0x0A, 0x00, 0x0D, 0x0A, 0x51, 0x55, 0x49, 0x54, 0x0A]
   /// What may follow the first sixteen bytes. The format allows 65,535; a client's certificate is what makes one long, and
   /// nobody sends that whole.
@@ -157,14 +159,16 @@ package struct ProxyHeader: Equatable, Sendable {
   private mutating func take(_ values: Span<UInt8>) -> Bool {
     ProxyHeader.each(values) { type, value in
       switch type {
-      case Value.authority: authority = value.array
-      case Value.uniqueID: uniqueID = value.array
+      // Longer than any host name or session's name is: passed over, so that what we write of it stays short too.
+      case Value.authority: authority = value.count <= ProxyHeader.longestText ? value.array : []
+      case Value.uniqueID: uniqueID = value.count <= ProxyHeader.longestText ? value.array : []
       case Value.tls:
         // One byte of flags, four of the verification's result, then values within.
         guard value.count >= 5 else { return false }
         guard value[0] & 0x01 != 0 else { return true }
         var facts = TLS()
         let isWhole = ProxyHeader.each(value.extracting(5...)) { type, value in
+          guard value.count <= ProxyHeader.longestText else { return true }
           switch type {
           case Value.version: facts.version = value.array
           case Value.commonName: facts.commonName = value.array

@@ -10,6 +10,9 @@ package final class Proxy: Sendable {
   private let state: Mutex<State>
   private let stopped = DispatchSemaphore(value: 0)
   private let watch = Mutex<CertificateWatch?>(nil)
+  /// Changes come one after the other: a reload, renewed certificates, a stop. Each may take as long as reading a large
+  /// file of patterns; no loop ever waits for one.
+  private let changing = Mutex<Void>(())
 
   private struct State {
     var current: Prepared
@@ -20,8 +23,12 @@ package final class Proxy: Sendable {
   /// A configuration with all it names opened.
   private struct Prepared: Sendable {
     let settings: Settings
+    /// The listeners of the settings that are open, in the order of the plan's.
+    let wanted: [ListenerSettings]
     let plan: LoopPlan
     let tls: TLSBook
+    /// How the files that TLS is made of stood before they were read.
+    let files: CertificateWatch.Snapshot
     let warnings: [SettingsError]
   }
 
@@ -49,7 +56,7 @@ package final class Proxy: Sendable {
   /// Begins to accept.
   package func start() {
     for loop in loops { loop.start() }
-    let files = state.withLock { $0.current.settings.tlsFiles }
+    let files = state.withLock { $0.current.files }
     let watch = CertificateWatch(files) { @Sendable [weak self] in self?.reloadCertificates() }
     self.watch.withLock { $0 = watch }
   }
@@ -64,16 +71,20 @@ package final class Proxy: Sendable {
 
   /// Goes over to other settings: all of them, or none if one can't be used. Sessions stay.
   package func reload(_ settings: Settings) throws(SettingsErrors) {
-    let current = state.withLock { $0.current }
-    let prepared = try Proxy.prepare(settings, predecessor: current)
-    do throws(SystemError) { try house.log.reconfigure(settings.log) } catch {
-      throw SettingsErrors([SettingsError(key: "log.to", problem: "it can't be opened: \(error)")])
+    try changing.withLock { _ throws(SettingsErrors) in
+      let (current, isStopping) = state.withLock { ($0.current, $0.busy != nil) }
+      // The ports are closed already, and nobody would accept at new ones.
+      if isStopping { throw SettingsErrors([SettingsError(key: "", problem: "the proxy is stopping")]) }
+      let prepared = try Proxy.prepare(settings, predecessor: current)
+      do throws(SystemError) { try house.log.reconfigure(settings.log) } catch {
+        throw SettingsErrors([SettingsError(key: "log.to", problem: "it can't be opened: \(error)")])
+      }
+      tell(prepared.warnings)
+      if settings.loops != loops.count { tell([SettingsError(key: "loops", problem: "a change takes a restart")]) }
+      house.admission.allow(settings.sessions ?? Admission.sessions(descriptors: Syscall.raiseDescriptorLimit()))
+      watch.withLock { $0?.follow(prepared.files) }
+      adopt(prepared)
     }
-    tell(prepared.warnings)
-    if settings.loops != loops.count { tell([SettingsError(key: "loops", problem: "a change takes a restart")]) }
-    house.admission.allow(settings.sessions ?? Admission.sessions(descriptors: Syscall.raiseDescriptorLimit()))
-    watch.withLock { $0?.follow(settings.tlsFiles) }
-    adopt(prepared)
   }
 
   private func adopt(_ prepared: Prepared) {
@@ -81,19 +92,36 @@ package final class Proxy: Sendable {
     for loop in loops { loop.post { $0.adopt(prepared.plan) } }
   }
 
-  /// Goes over to the certificates that are there now; if they can't be used, the old ones stay.
+  /// Goes over to the certificates, keys and authorities that are there now, towards clients and towards backends each for
+  /// itself; what can't be used stays as it was. Routes are not touched: they change when the operator says so.
   private func reloadCertificates() {
-    guard let current = state.withLock({ $0.busy == nil ? $0.current : nil }) else { return }
-    do throws(SettingsErrors) {
-      let prepared = try Proxy.prepare(current.settings, predecessor: current)
-      tell(prepared.warnings)
-      adopt(prepared)
-      house.log.logger.notice("certificates reloaded")
-    } catch {
-      for problem in error.errors {
+    changing.withLock { _ in
+      let (current, isStopping) = state.withLock { ($0.current, $0.busy != nil) }
+      guard !isStopping else { return }
+      var errors: [SettingsError] = []
+      var (tls, routes) = (current.tls, current.plan.routes)
+      do throws(SettingsErrors) { tls = try TLSBook(current.settings, predecessor: current.tls) } catch {
+        errors += error.errors
+      }
+      do throws(SettingsErrors) { routes = routes.with(try BackendBook(current.settings)) } catch {
+        errors += error.errors
+      }
+      for problem in errors {
         house.log.logger.error(
           "certificates changed and can't be used, the old ones stay",
           metadata: ["key": "\(problem.key)", "problem": "\(problem.problem)"])
+      }
+      let listeners = zip(current.plan.listeners, current.wanted).map { bound, wanted in
+        BoundListener(bound.socket, wanted, current.settings, tls.context(wanted))
+      }
+      adopt(
+        Prepared(
+          settings: current.settings, wanted: current.wanted,
+          plan: LoopPlan(listeners: listeners, routes: routes, settings: current.settings), tls: tls,
+          files: current.files, warnings: []))
+      if errors.isEmpty {
+        tell(tls.warnings)
+        house.log.logger.notice("certificates reloaded")
       }
     }
   }
@@ -115,17 +143,23 @@ package final class Proxy: Sendable {
   /// Stops accepting and ends the sessions that are not logged in. Relays may go on for the time the settings give them,
   /// or end now.
   package func stop(now: Bool) {
-    let grace = state.withLock { state in
-      if state.busy == nil { state.busy = Set(loops.map(\.index)) }
-      let current = state.current
-      state.current = Prepared(
-        settings: current.settings, plan: current.plan.withoutListeners, tls: current.tls, warnings: [])
-      return now ? 0 : state.current.settings.timeouts.shutdown
-    }
+    let grace = changing.withLock { _ in closeDoors(now: now) }
     for loop in loops { loop.post { $0.retire() } }
     let deadline = DispatchTime.now() + .nanoseconds(Int(clamping: grace))
     DispatchQueue.global().asyncAfter(deadline: deadline) { @Sendable in
       for loop in self.loops { loop.post { $0.endSessions() } }
+    }
+  }
+
+  /// Gives up the listening sockets; returns how long relays may go on.
+  private func closeDoors(now: Bool) -> UInt64 {
+    state.withLock { state in
+      if state.busy == nil { state.busy = Set(loops.map(\.index)) }
+      let current = state.current
+      state.current = Prepared(
+        settings: current.settings, wanted: [], plan: current.plan.withoutListeners, tls: current.tls,
+        files: current.files, warnings: [])
+      return now ? 0 : state.current.settings.timeouts.shutdown
     }
   }
 
@@ -147,6 +181,7 @@ package final class Proxy: Sendable {
   // MARK: Preparing
 
   private static func prepare(_ settings: Settings, predecessor: Prepared?) throws(SettingsErrors) -> Prepared {
+    let files = CertificateWatch.Snapshot(settings.tlsFiles)
     var errors: [SettingsError] = []
     var routes: RoutePlan?
     do throws(SettingsErrors) { routes = try RoutePlan(settings) } catch { errors += error.errors }
@@ -159,25 +194,28 @@ package final class Proxy: Sendable {
     let bound = try listen(settings, tls, predecessor)
     let plan = LoopPlan(listeners: bound.listeners, routes: routes, settings: settings)
     return Prepared(
-      settings: settings, plan: plan, tls: tls,
+      settings: settings, wanted: bound.wanted, plan: plan, tls: tls, files: files,
       warnings: routes.warnings + tls.warnings + bound.warnings)
   }
 
   /// Opens the sockets that are not open yet; those of the predecessor are used further.
   private static func listen(
     _ settings: Settings, _ tls: TLSBook, _ predecessor: Prepared?
-  ) throws(SettingsErrors) -> (listeners: [BoundListener], warnings: [SettingsError]) {
+  ) throws(SettingsErrors) -> (listeners: [BoundListener], wanted: [ListenerSettings], warnings: [SettingsError]) {
     var open = predecessor?.plan.listeners.map(\.socket) ?? []
     var listeners: [BoundListener] = []
+    var opened: [ListenerSettings] = []
     var warnings: [SettingsError] = []
     var errors: [SettingsError] = []
     for wanted in settings.listeners {
       if let known = open.firstIndex(where: { $0.wanted == wanted.address }) {
         listeners.append(BoundListener(open.remove(at: known), wanted, settings, tls.context(wanted)))
+        opened.append(wanted)
         continue
       }
       do throws(SystemError) {
         listeners.append(BoundListener(try ListeningSocket(wanted.address), wanted, settings, tls.context(wanted)))
+        opened.append(wanted)
       } catch {
         let problem = "\(wanted.address) can't be listened on: \(error)"
         let found = SettingsError(key: "\(wanted.key).address", problem: problem)
@@ -185,7 +223,7 @@ package final class Proxy: Sendable {
       }
     }
     guard errors.isEmpty else { throw SettingsErrors(errors) }
-    return (listeners, warnings)
+    return (listeners, opened, warnings)
   }
 
   private func tell(_ warnings: [SettingsError]) {

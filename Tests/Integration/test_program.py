@@ -11,7 +11,7 @@ import sqlite3
 import subprocess
 import unittest
 
-from harness import (DEADLINE, PROXYD, ROOT, Lines, Process, Proxy, ProxyTest, free_port, imap_login, make_certificate,
+from harness import (DEADLINE, PROXYD, ROOT, Lines, Process, Proxy, ProxyTest, connects, free_port, imap_login, make_certificate,
                      make_map, unverified, wait_for)
 from test_faults import CONFIG, accept_login
 
@@ -289,6 +289,41 @@ class Running(ProxyTest):
         done = subprocess.run(["openssl", "s_client", "-tls1_2", "-connect", f"127.0.0.1:{proxy.ports['imaps']}",
                                *map(str, options)], input="a LOGOUT\r\n", capture_output=True, text=True, timeout=DEADLINE)
         return done.stdout
+
+    def test_nothing_begins_behind_a_stop(self):
+        """A reload while relays have their grace opens no port that nobody accepts at."""
+        def stay(connection):
+            accept_login(connection)
+            connection.recv(4096)
+        self.fake_backend = self.fake(stay)
+        proxy = self.start()
+        with Lines(proxy.ports["imap"]) as client:
+            client.until("* OK")
+            self.assertIn("a OK", imap_login(client, "alice"))
+            proxy.process.send_signal(signal.SIGTERM)
+            proxy.wait_log("event=stopping")
+            wait_for("the port is closed", lambda: not connects(proxy.ports["imap"]))
+            proxy.process.send_signal(signal.SIGHUP)
+            proxy.wait_log("the proxy is stopping")
+            self.assertFalse(connects(proxy.ports["imap"]))
+
+    def test_renewed_certificates_leave_routes_alone(self):
+        """A file of patterns that is being edited counts with a reload and not before, and holds no certificate back."""
+        (self.dir / "routes.re").write_text("bob: a\n")
+        proxy = self.start()
+        text = proxy.config.read_text()
+        proxy.config.write_text(text.replace("routes:", "routes:\n  - regex: routes.re"))
+        proxy.reload()
+        (self.dir / "routes.re").write_text("(: a\n")
+        other = self.dir / "other"
+        other.mkdir()
+        make_certificate(other)
+        os.replace(other / "mail.key", self.dir / "mail.key")
+        os.replace(other / "mail.crt", self.dir / "mail.crt")
+        proxy.wait_log("certificates reloaded")
+        with Lines(proxy.ports["imaps"], tls=True) as client:
+            client.until("* OK")
+            self.assertIn("a OK", imap_login(client, "bob"))
 
     def test_unknown_user_is_refused(self):
         config = self.dir / "user.yaml"

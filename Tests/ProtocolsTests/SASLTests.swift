@@ -135,7 +135,7 @@ struct SASLInitiatorTests {
     var said: [UInt8] = []
     initiator.begin(draft, &said)
     #expect(said == base64("n,,n=alice,r=x"))
-    for turn in 0..<3 {
+    for turn in 0..<2 {
       let outcome = initiator.answer(base64("challenge \(turn)").span, draft, &said)
       #expect(outcome == .asksClient(Array("challenge \(turn)".utf8)))
       draft.message.removeAll()
@@ -182,12 +182,28 @@ struct SASLInitiatorTests {
   }
 
   @Test func aChallengeThatIsNoneIsUnexpected() {
-    var initiator = SASLInitiator.judged(.scramSHA256)
+    var initiator = SASLInitiator.judged(.scramSHA256, round: 0)
     let draft = LoginDraft()
     var said: [UInt8] = []
     let outcome = initiator.answer(Array("!".utf8).span, draft, &said)
     #expect(outcome == .unexpected)
     #expect(said.isEmpty)
+  }
+
+  /// A backend and a client that go on asking and answering once ended the process: each round was a call deeper.
+  @Test func aThirdChallengeIsUnexpected() {
+    var draft = LoginDraft()
+    draft.message.append(Array("r=x".utf8).span)
+    var initiator = SASLInitiator.first(.scramSHA256)
+    var said: [UInt8] = []
+    initiator.begin(draft, &said)
+    for _ in 1...2 {
+      let outcome = initiator.answer(Array("cj14".utf8).span, draft, &said)
+      #expect(outcome == .asksClient(Array("r=x".utf8)))
+      initiator.pass(draft, &said)
+    }
+    let outcome = initiator.answer(Array("cj14".utf8).span, draft, &said)
+    #expect(outcome == .unexpected)
   }
 }
 

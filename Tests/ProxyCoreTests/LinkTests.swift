@@ -187,6 +187,24 @@ struct LinkTests {
     #expect(line.contains(" failure=backend-closed ") && line.contains(" attempts=1 "), "\(line)")
   }
 
+  /// One that accepts and then says nothing does not keep the others from their turn.
+  @Test func anAddressThatSaysNothing() throws {
+    let good = TestServer()
+    let mute = try #require(TestServer(at: 0x7F00_0002, port: good.port))
+    let stage = try LoopStage(named(good.port), resolver: Resolver { _ in .addresses([loopback(2), loopback(1)]) })
+    let client = stage.connect()
+    client.send("a LOGIN alice s3cret\r\n")
+    let silent = mute.accept()
+    eventually("it waits") { stage.doing() == "waiting for the backend's greeting" }
+    stage.advance(seconds: 11)
+    let backend = good.accept()
+    backend.send(greeting)
+    _ = backend.hear("\"alice\" \"s3cret\"\r\n")
+    backend.send("L OK in\r\n")
+    _ = client.hear("a OK in\r\n")
+    #expect(silent.hearsClose())
+  }
+
   @Test func addressesAreInterlaced() {
     let six = (1...2).map { SocketAddress(literal: "2001:db8::\($0)", port: 0)! }
     let four = (1...3).map { SocketAddress(literal: "192.0.2.\($0)", port: 0)! }
@@ -236,6 +254,38 @@ struct LinkTests {
     _ = backend.hear("\"alice\" \"s3cret\"\r\n")
     backend.send("L NO [REFERRAL imap://127.0.0.1:\(stranger.port)/] elsewhere\r\n")
     #expect(client.hear("\r\n") == "a NO [REFERRAL imap://127.0.0.1:\(stranger.port)/] elsewhere\r\n")
+  }
+
+  /// A master user is one backend's own: its password goes to no other, and not to the client.
+  @Test func aMasterUserIsNotReferred() throws {
+    let folder = try Folder()
+    let authority = TestAuthority(folder)
+    let (first, second) = (TestServer(), TestServer())
+    var settings = Settings.to(first.port)
+    settings.backends["a"]?.manner.master = MasterSettings(
+      user: "root", passwordFile: try folder.write("pw", "master-s3cret\n"))
+    settings.backends["b"] = BackendSettings(host: Host("127.0.0.1")!, ports: [.imap: second.port])
+    settings.tls = TLSServerSettings(
+      identities: [TLSIdentitySettings(pairs: [try SharedCertificate.get()])], clientCertificates: .request,
+      clientCA: authority.file)
+    let stage = try LoopStage(settings)
+    let peer = stage.connect(.imap, .implicit, mechanisms: [.external])
+    let client = SecureSpeaker(peer, authority.issue("client", subject: [("CN", "alice")]))
+    _ = client.hear("ready.\r\n")
+    for (answer, told) in [
+      ("NO [REFERRAL imap://x@127.0.0.1:\(second.port)/] there", "a NO [REFERRAL imap://x@127.0.0.1:\(second.port)/]"),
+      ("NO [LIMIT] you said master-s3cret", "a NO [LIMIT]"), ("NO [master-s3cret] no", "a NO "),
+    ] {
+      client.send("a AUTHENTICATE EXTERNAL =\r\n")
+      let backend = first.accept()
+      backend.send("* OK [CAPABILITY IMAP4rev1 SASL-IR AUTH=PLAIN] ready\r\n")
+      _ = backend.hear("L AUTHENTICATE PLAIN YWxpY2UAcm9vdABtYXN0ZXItczNjcmV0\r\n")
+      backend.send("L \(answer)\r\n")
+      let heard = client.hear("\r\n")
+      #expect(heard.hasPrefix(told), "\(heard)")
+      #expect(!heard.contains("s3cret"), "\(heard)")
+    }
+    #expect(!stage.log().contains("s3cret"))
   }
 
   /// Two that send the user to each other: three steps, then the client is told.

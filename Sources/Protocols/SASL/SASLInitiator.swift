@@ -5,11 +5,14 @@ package enum SASLInitiator: Equatable, Sendable {
   /// LOGIN: the name is said, the password is asked for.
   case loginPassword
   /// The backend judges: of an OAuth mechanism, a challenge is its reason for a refusal; of SCRAM, it is the exchange.
-  case judged(SASLMechanism)
+  case judged(SASLMechanism, round: Int)
   /// The client was shown a challenge, and its answer is awaited.
-  case asked(SASLMechanism)
+  case asked(SASLMechanism, round: Int)
   /// Nothing more may be asked.
   case done
+
+  /// Challenges of the backend's that are passed on.
+  private static let mostRounds = 2
 
   /// What a challenge of the backend comes to.
   package enum Outcome: Equatable, Sendable {
@@ -45,7 +48,7 @@ package enum SASLInitiator: Equatable, Sendable {
       message.append("\u{1}auth=Bearer ")
       message.append(draft.password.span)
       message.append("\u{1}\u{1}")
-      self = .judged(mechanism)
+      self = .judged(mechanism, round: 0)
     case .oauthBearer:
       message.append("n,a=")
       for byte in draft.user {
@@ -59,10 +62,10 @@ package enum SASLInitiator: Equatable, Sendable {
       message.append(",\u{1}auth=Bearer ")
       message.append(draft.password.span)
       message.append("\u{1}\u{1}")
-      self = .judged(mechanism)
+      self = .judged(mechanism, round: 0)
     case .scramSHA256, .scramSHA1:
       message.append(draft.message.span)
-      self = .judged(mechanism)
+      self = .judged(mechanism, round: 0)
     case .external:
       message.append(draft.user.span)
       self = .done
@@ -80,10 +83,13 @@ package enum SASLInitiator: Equatable, Sendable {
       Base64.encode(draft.password.span, into: &out)
       self = .done
       return .said
-    case .judged(let mechanism):
+    // RFC 5802 §5: the server's first message and its final one, and no third. Without the bound a backend and a client
+    // together could go on for ever.
+    case .judged(_, round: SASLInitiator.mostRounds): return .unexpected
+    case .judged(let mechanism, let round):
       var bytes = Secret()
       guard Base64.decode(challenge, into: &bytes) else { return .unexpected }
-      self = .asked(mechanism)
+      self = .asked(mechanism, round: round + 1)
       return .asksClient(bytes.span.array)
     case .asked, .done: return .unexpected
     }
@@ -91,11 +97,11 @@ package enum SASLInitiator: Equatable, Sendable {
 
   /// The client has answered: its message is in the draft. Appends the answer in base64.
   mutating func pass(_ draft: borrowing LoginDraft, _ out: inout [UInt8]) {
-    guard case .asked(let mechanism) = self else { preconditionFailure("an answer to no challenge") }
+    guard case .asked(let mechanism, let round) = self else { preconditionFailure("an answer to no challenge") }
     switch mechanism {
     case .scramSHA256, .scramSHA1:
       Base64.encode(draft.message.span, into: &out)
-      self = .judged(mechanism)
+      self = .judged(mechanism, round: round)
     // RFC 7628 §3.2.3: the client's answer to a failure is a ^A; XOAUTH2's is empty. Neither says anything.
     case .oauthBearer:
       Base64.encode([1].span, into: &out)

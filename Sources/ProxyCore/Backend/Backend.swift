@@ -159,7 +159,7 @@ package struct BackendBook: Sendable {
   func backend(
     at place: HostPort, _ mailProtocol: MailProtocol, resolves: (String, SocketAddress) -> Bool
   ) -> Backend? {
-    for (name, (settings, link)) in named {
+    for (name, (settings, link)) in named.sorted(by: { $0.key < $1.key }) {
       let port = BackendBook.port(settings, mailProtocol)
       guard place.port ?? mailProtocol.port(.off) == port else { continue }
       let isSame =

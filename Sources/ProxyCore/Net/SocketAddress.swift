@@ -119,13 +119,20 @@ package struct SocketAddress: Hashable, Sendable {
     }
   }
 
+  /// From a peer's words; a v4 address mapped into v6 is told as v4.
+  init?(told literal: String, port: UInt16) {
+    guard let address = SocketAddress(literal: literal, port: port) else { return nil }
+    let isMapped = address.family == .v6 && address.high == 0 && address.low >> 32 == 0xFFFF
+    self = isMapped ? SocketAddress(v4: UInt32(truncatingIfNeeded: address.low), port: port) : address
+  }
+
   /// Whether it stands for all of a machine's own addresses.
   var isAny: Bool { high == 0 && low == 0 }
 
   /// From a PROXY header; nil if its words are no address. A v4 address mapped into v6 is told as v4.
   init?(_ address: ProxyAddress) {
     switch address {
-    case .text(let bytes, let port): self.init(literal: String(decoding: bytes, as: UTF8.self), port: port)
+    case .text(let bytes, let port): self.init(told: String(decoding: bytes, as: UTF8.self), port: port)
     case .v4(let number, let port): self.init(v4: number, port: port)
     case .v6(0, let low, let port) where low >> 32 == 0xFFFF: self.init(v4: UInt32(truncatingIfNeeded: low), port: port)
     case .v6(let high, let low, let port): self.init(high: high, low: low, scope: 0, port: port)

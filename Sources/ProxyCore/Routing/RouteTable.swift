@@ -79,6 +79,15 @@ package struct RoutePlan: Sendable {
     case fixed(backend: String)
   }
 
+  private init(steps: [Step], backends: BackendBook, warnings: [SettingsError]) {
+    self.steps = steps
+    self.backends = backends
+    self.warnings = warnings
+  }
+
+  /// The same routes to backends that are spoken to with other certificates.
+  func with(_ backends: BackendBook) -> RoutePlan { RoutePlan(steps: steps, backends: backends, warnings: warnings) }
+
   /// Opens every source; all that is wrong is told together.
   package init(_ settings: Settings) throws(SettingsErrors) {
     var steps: [Step] = []

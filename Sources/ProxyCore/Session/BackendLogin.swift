@@ -66,6 +66,12 @@ struct BackendLogin: ~Copyable {
     }
   }
 
+  /// When it is given up. An address has the time for a connection up to the login, as long as there is another: one that
+  /// accepts and says nothing would else keep the others from their turn.
+  var patience: UInt64 {
+    stage == .connecting || !isCommitted && !others.isEmpty ? connectDeadline : deadline
+  }
+
   /// What the backend's descriptor is to be watched for.
   var interest: PollSet.Interest {
     switch stage {

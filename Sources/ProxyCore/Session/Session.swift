@@ -92,25 +92,28 @@ final class Session {
 
   /// Its deadline has come.
   func expire(on loop: isolated EventLoop) {
+    let doing = phase.doing
     switch exchange(&phase, with: .ended) {
     case .client(let login):
       if login.stage == .header {
         return finish(SessionEnd(.proxyHeader, "it did not come in time"), doing: login.stage.doing, on: loop)
       }
-      run(farewell(login, .inactivity, SessionEnd(.loginTimeout), on: loop), nil, on: loop)
+      run(farewell(login, .inactivity, SessionEnd(.loginTimeout), on: loop), nil, doing: doing, on: loop)
     case .waiting(let login, let wait):
       guard loop.now < login.deadline else {
-        return run(farewell(login, .inactivity, SessionEnd(.loginTimeout), on: loop), nil, on: loop)
+        return run(farewell(login, .inactivity, SessionEnd(.loginTimeout), on: loop), nil, doing: doing, on: loop)
       }
-      run(.go(.waiting(login, wait)), nil, on: loop)
+      run(.go(.waiting(login, wait)), nil, doing: doing, on: loop)
     case .connecting(let connecting):
       guard loop.now < connecting.login.deadline else {
-        return run(farewell(connecting.login, .inactivity, SessionEnd(.loginTimeout), on: loop), nil, on: loop)
+        return run(
+          farewell(connecting.login, .inactivity, SessionEnd(.loginTimeout), on: loop), nil, doing: doing, on: loop)
       }
-      run(.go(.connecting(connecting)), nil, on: loop)
+      run(.go(.connecting(connecting)), nil, doing: doing, on: loop)
     case .backend(let backend):
       guard loop.now < backend.login.deadline else {
-        return run(farewell(backend.login, .inactivity, SessionEnd(.loginTimeout), on: loop), nil, on: loop)
+        return run(
+          farewell(backend.login, .inactivity, SessionEnd(.loginTimeout), on: loop), nil, doing: doing, on: loop)
       }
       run(backendIsLate(backend, on: loop), .backend, on: loop)
     case .relay(let relay):
@@ -133,12 +136,16 @@ final class Session {
 
   /// The proxy stops: who is not logged in is told so, and relays go on.
   func retire(on loop: isolated EventLoop) {
+    let doing = phase.doing
     switch exchange(&phase, with: .ended) {
-    case .client(let login): run(farewell(login, .shutdown, SessionEnd(.shutdown), on: loop), nil, on: loop)
-    case .waiting(let login, _): run(farewell(login, .shutdown, SessionEnd(.shutdown), on: loop), nil, on: loop)
+    case .client(let login):
+      run(farewell(login, .shutdown, SessionEnd(.shutdown), on: loop), nil, doing: doing, on: loop)
+    case .waiting(let login, _):
+      run(farewell(login, .shutdown, SessionEnd(.shutdown), on: loop), nil, doing: doing, on: loop)
     case .connecting(let connecting):
-      run(farewell(connecting.login, .shutdown, SessionEnd(.shutdown), on: loop), nil, on: loop)
-    case .backend(let backend): run(farewell(backend.login, .shutdown, SessionEnd(.shutdown), on: loop), nil, on: loop)
+      run(farewell(connecting.login, .shutdown, SessionEnd(.shutdown), on: loop), nil, doing: doing, on: loop)
+    case .backend(let backend):
+      run(farewell(backend.login, .shutdown, SessionEnd(.shutdown), on: loop), nil, doing: doing, on: loop)
     case .relay(let relay): phase = .relay(relay)
     case .closing(let closing): phase = .closing(closing)
     case .ended: break
@@ -189,9 +196,11 @@ final class Session {
 
   // MARK: Turns
 
-  private func run(_ start: consuming Next, _ side: Side?, on loop: isolated EventLoop) {
+  private func run(
+    _ start: consuming Next, _ side: Side?, doing before: String = "", on loop: isolated EventLoop
+  ) {
     var next = start
-    var doing = ""
+    var doing = before
     while true {
       switch consume next {
       case .go(let phase):
@@ -225,15 +234,15 @@ final class Session {
     let deadline: UInt64
     switch phase {
     case .client(let login):
-      wanted.reads = login.output.isEmpty
+      // A handshake that waits to write reads nothing meanwhile: a client that sends on would keep the loop busy.
+      wanted.reads = login.output.isEmpty && !login.handshakeWrites
       wanted.writes = !login.output.isEmpty || login.handshakeWrites
       deadline = login.stage == .header ? min(login.deadline, record.began + timeouts.proxyHeader) : login.deadline
     case .waiting(let login, let wait): deadline = min(login.deadline, wait.deadline(now: loop.now))
     case .connecting(let connecting): deadline = min(connecting.login.deadline, connecting.wakes)
     case .backend(let backend):
       backendWanted = backend.interest
-      let isConnecting = backend.stage == .connecting
-      deadline = min(backend.login.deadline, isConnecting ? backend.connectDeadline : backend.deadline)
+      deadline = min(backend.login.deadline, backend.patience)
       if backend.stage == .client {
         wanted.reads = backend.login.output.isEmpty
         wanted.writes = !backend.login.output.isEmpty

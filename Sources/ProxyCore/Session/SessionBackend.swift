@@ -119,13 +119,16 @@ extension Session {
       return .rest(.backend(backend))
     case .upgrade:
       // What stands behind the answer to STARTTLS was not said by a TLS server (CVE-2021-38084 and its kin).
-      guard backend.input.isEmpty, backend.output.isEmpty else {
-        return refuse(
-          backend.login, .unavailable, LoginFailure(.backendProtocol, "bytes behind its answer to STARTTLS"), on: loop)
+      guard backend.input.isEmpty, backend.output.isEmpty, !backend.transport.hasPending else {
+        return isBroken(backend, LoginFailure(.backendProtocol, "bytes behind its answer to STARTTLS"), on: loop)
       }
       return upgrade(backend, .startTLS, on: loop)
     case .challenge(let challenge): return ask(backend, challenge, on: loop)
-    case .accepted(let answer): return relay(backend, answer, on: loop)
+    case .accepted(let answer):
+      guard backend.output.isEmpty else {
+        return isBroken(backend, LoginFailure(.backendProtocol, "it accepts a login it has not heard"), on: loop)
+      }
+      return relay(backend, answer, on: loop)
     case .refused(let refusal, let answer): return isRefused(backend, refusal, answer, on: loop)
     case .failed(let fault, let answer): return hasFailed(backend, fault, answer, on: loop)
     }
@@ -177,8 +180,11 @@ extension Session {
   /// A deadline of the backend's was reached.
   func backendIsLate(_ late: consuming BackendLogin, on loop: isolated EventLoop) -> Next {
     var backend = late
+    if backend.stage == .client {
+      return refuse(backend.login, .cancelled, LoginFailure(.cancelled, "the client did not answer in time"), on: loop)
+    }
     // That it connected causes no event of its own: the backend speaks first, and that is waited for.
-    if backend.stage == .connecting, loop.now < backend.deadline,
+    if backend.stage == .connecting, backend.others.isEmpty, loop.now < backend.deadline,
       Syscall.peerAddress(backend.transport.descriptor) != nil
     {
       backend.stage = .dialogue
@@ -235,6 +241,12 @@ extension Session {
   ) -> Next {
     let backend = refused
     let login = backend.login
+    var refusal = refusal
+    // A master user's password is not the client's to hear.
+    if case .backend(let said) = refusal, record.method == .sasl(.external) {
+      let isClean = !login.draft.isRepeated(in: said.code.span)
+      refusal = .backend(BackendAnswer(code: isClean ? said.code : []))
+    }
     switch refusal {
     case .credentials: return refuse(login, refusal, LoginFailure(.refused, quote(answer, login)), on: loop)
     case .backend:
@@ -258,10 +270,11 @@ extension Session {
   private func referral(
     _ backend: borrowing BackendLogin, _ answer: BackendAnswer, on loop: isolated EventLoop
   ) -> Backend? {
-    // An exchange that the client takes part in can't be begun again without it.
-    switch backend.login.draft.method {
-    case .sasl(let mechanism) where mechanism.bindsName: return nil
-    case .command, .sasl: break
+    // An exchange that the client takes part in can't be begun again without it. A master user is one backend's own: its
+    // password goes nowhere else.
+    switch record.method {
+    case .sasl(let mechanism)? where mechanism.bindsName || mechanism == .external: return nil
+    case .command?, .sasl?, nil: break
     }
     guard backend.login.referrals < Session.mostReferrals, let text = Referral.target(answer.code),
       let place = HostPort(text)
@@ -272,9 +285,14 @@ extension Session {
   }
 
   /// The backend accepted: the dialogues and the password go, and what is left over is relayed first.
-  private func relay(_ accepted: consuming BackendLogin, _ answer: BackendAnswer, on loop: isolated EventLoop) -> Next {
+  private func relay(_ accepted: consuming BackendLogin, _ said: BackendAnswer, on loop: isolated EventLoop) -> Next {
     let backend = accepted
     let login = backend.login
+    var answer = said
+    if record.method == .sasl(.external) {
+      answer.text = []
+      answer.untagged = []
+    }
     record.isLoggedIn = true
     record.loginTook = loop.now - record.began
     if backend.dialogue.isDistrusted {
@@ -288,6 +306,8 @@ extension Session {
     relay.down.count = UInt64(early)
     relay.up.queue = exchange(&login.input, with: ByteQueue())
     relay.up.count = UInt64(relay.up.queue.count)
+    // What TLS has read ahead of the client's causes no event.
+    if client.hasPending { loop.again(token) }
     return .go(.relay(relay))
   }
 }

@@ -46,7 +46,7 @@ extension Session {
     guard !facts.isEmpty else { return }
     let address = String(decoding: facts[.address], as: UTF8.self)
     let port = facts.number(.port).flatMap { UInt16(exactly: $0) } ?? 0
-    if let origin = SocketAddress(literal: address, port: port) { record.origin = origin }
+    if let origin = SocketAddress(told: address, port: port) { record.origin = origin }
     record.givenName = facts[.session]
   }
 
@@ -60,7 +60,7 @@ extension Session {
   private func destination(_ login: PreLogin) -> SocketAddress? {
     let facts = login.draft.facts
     let port = facts.number(.connectedPort).flatMap { UInt16(exactly: $0) } ?? 0
-    return SocketAddress(literal: String(decoding: facts[.connectedAddress], as: UTF8.self), port: port)
+    return SocketAddress(told: String(decoding: facts[.connectedAddress], as: UTF8.self), port: port)
       ?? login.header.ends.flatMap { SocketAddress($0.destination) } ?? Syscall.localAddress(client.descriptor)
   }
 

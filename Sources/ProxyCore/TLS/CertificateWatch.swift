@@ -10,15 +10,25 @@ final class CertificateWatch: Sendable {
   private let body: @Sendable () -> Void
 
   private struct State {
-    var files: [String]
     /// What the contexts in use were made of.
-    var used: [Stamp?]
+    var used: Snapshot
     /// What was there when it was last looked.
-    var seen: [Stamp?]
+    var seen: Snapshot
+  }
+
+  /// How files stood at a moment. Taken before they are read: what changes meanwhile is noticed.
+  struct Snapshot: Equatable, Sendable {
+    fileprivate let files: [String]
+    fileprivate let stamps: [Stamp?]
+
+    init(_ files: [String]) {
+      self.files = files
+      stamps = files.map { Stamp($0) }
+    }
   }
 
   /// What tells that a file is another.
-  private struct Stamp: Equatable {
+  fileprivate struct Stamp: Equatable, Sendable {
     let device: UInt
     let inode: UInt
     let size: Int
@@ -42,18 +52,14 @@ final class CertificateWatch: Sendable {
   private static let pause = DispatchTimeInterval.seconds(1)
 
   /// Calls `body` on a queue of its own when the files have changed.
-  init(_ files: [String], _ body: @escaping @Sendable () -> Void) {
-    let stamps = files.map { Stamp($0) }
-    state = Mutex(State(files: files, used: stamps, seen: stamps))
+  init(_ used: Snapshot, _ body: @escaping @Sendable () -> Void) {
+    state = Mutex(State(used: used, seen: used))
     self.body = body
     lookLater()
   }
 
   /// Watches others from here on, whose contents are in use already.
-  func follow(_ files: [String]) {
-    let stamps = files.map { Stamp($0) }
-    state.withLock { $0 = State(files: files, used: stamps, seen: stamps) }
-  }
+  func follow(_ used: Snapshot) { state.withLock { $0 = State(used: used, seen: used) } }
 
   private func lookLater() {
     queue.asyncAfter(deadline: .now() + CertificateWatch.pause) { @Sendable [weak self] in
@@ -64,7 +70,7 @@ final class CertificateWatch: Sendable {
 
   private func look() {
     let isChanged = state.withLock { state in
-      let now = state.files.map { Stamp($0) }
+      let now = Snapshot(state.used.files)
       defer { state.seen = now }
       guard now != state.used, now == state.seen else { return false }
       // Told once, whether the new files can be used or not.

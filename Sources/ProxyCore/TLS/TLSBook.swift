@@ -16,7 +16,7 @@ struct TLSBook: Sendable {
 
     init(_ listener: ListenerSettings) {
       mailProtocol = listener.mailProtocol
-      own = listener.identity.map { $0.pairs.map(\.certificate) } ?? []
+      own = listener.identity.map { $0.pairs.flatMap { [$0.certificate, $0.key] } } ?? []
     }
   }
 
@@ -26,29 +26,26 @@ struct TLSBook: Sendable {
     var contexts: [Page: TLSContext] = [:]
     var errors: [SettingsError] = []
     var warnings: [SettingsError] = []
-    if let tls = settings.tls {
-      // A configuration's certificates are looked at even if no listener needs them yet.
-      let listeners = settings.listeners.filter { $0.tls != .off }
-      for listener in listeners {
-        let page = Page(listener)
-        guard contexts[page] == nil else { continue }
-        var own = tls
-        if let identity = listener.identity { own.identities.insert(identity, at: 0) }
-        do throws(TLSContext.Failure) {
-          let context = try TLSContext(
-            own, alpn: "\(listener.mailProtocol.alpn)", predecessor: predecessor?.anyContext ?? contexts.values.first)
-          contexts[page] = context
-          for expiry in context.expiries where expiry.notAfter < WallTime.second {
-            let end = WallTime(seconds: expiry.notAfter, milliseconds: 0)
-            let problem = "\(expiry.file): the certificate expired at \(end.text)"
-            let key = TLSBook.key(of: expiry.file, "certificate", settings)
-            let warning = SettingsError(key: key, problem: problem)
-            if !warnings.contains(warning) { warnings.append(warning) }
-          }
-        } catch {
-          let found = TLSBook.settingsError(error, settings)
-          if !errors.contains(found) { errors.append(found) }
+    for listener in settings.listeners where listener.tls != .off {
+      let page = Page(listener)
+      guard contexts[page] == nil else { continue }
+      var own = settings.tls ?? TLSServerSettings(identities: [])
+      if let identity = listener.identity { own.identities.insert(identity, at: 0) }
+      precondition(!own.identities.isEmpty, "a listener with TLS and no certificate")
+      do throws(TLSContext.Failure) {
+        let context = try TLSContext(
+          own, alpn: "\(listener.mailProtocol.alpn)", predecessor: predecessor?.anyContext ?? contexts.values.first)
+        contexts[page] = context
+        for expiry in context.expiries where expiry.notAfter < WallTime.second {
+          let end = WallTime(seconds: expiry.notAfter, milliseconds: 0)
+          let problem = "\(expiry.file): the certificate expired at \(end.text)"
+          let key = TLSBook.key(of: expiry.file, "certificate", settings)
+          let warning = SettingsError(key: key, problem: problem)
+          if !warnings.contains(warning) { warnings.append(warning) }
         }
+      } catch {
+        let found = TLSBook.settingsError(error, settings)
+        if !errors.contains(found) { errors.append(found) }
       }
     }
     guard errors.isEmpty else { throw SettingsErrors(errors) }
@@ -89,7 +86,8 @@ struct TLSBook: Sendable {
 }
 
 extension Settings {
-  /// Every file that TLS is made of, on both sides, whose change means new contexts.
+  /// Every file that TLS is made of, on both sides, and those with master users' passwords: they are opened anew with the
+  /// backends' contexts.
   var tlsFiles: [String] {
     var files: [String] = []
     func add(_ identity: TLSIdentitySettings) {
@@ -99,7 +97,9 @@ extension Settings {
     for listener in listeners { if let identity = listener.identity { add(identity) } }
     for identity in tls?.identities ?? [] { add(identity) }
     if let file = tls?.clientCA { files.append(file) }
-    for manner in backends.values.map(\.manner) + [unnamedBackends] where manner.tls != .off {
+    for manner in backends.values.map(\.manner) + [unnamedBackends] {
+      if let master = manner.master { files.append(master.passwordFile) }
+      guard manner.tls != .off else { continue }
       if case .authority(let file) = manner.security.verification { files.append(file) }
       if let own = manner.security.certificate { files += [own.certificate, own.key] }
     }

@@ -14,7 +14,7 @@ struct SettingsBuilder {
     let listeners = readListeners(file)
     let tlsSection = file.section("tls")
     let tls = tlsSection.flatMap { readTLS($0) }
-    if !file.has("tls"), let listener = listeners?.first(where: { $0.tls != .off }) {
+    if !file.has("tls"), let listener = listeners?.first(where: { $0.tls != .off && $0.identity == nil }) {
       let key = "\(listener.key).tls"
       reader.report("there is no certificate for it, expected the key tls", key: key, at: reader.places[key])
     }
