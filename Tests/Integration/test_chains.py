@@ -60,7 +60,8 @@ class ChainTest(unittest.TestCase):
 
     def proxy(self, name, ports, config, own=None):
         """A proxyd whose backend has these ports; its files have the test's name, so that its log begins anew."""
-        proxy = Proxy(self.folder.path, config, f"{self._testMethodName}-{name}", certificate=self.certificate[0], key=self.certificate[1],
+        certificate, key = self.certificate
+        proxy = Proxy(self.folder.path, config, f"{self._testMethodName}-{name}", certificate=certificate, key=key,
                       **(own or free_ports(*PORT_NAMES)), **{f"b_{key}": port for key, port in ports.items()})
         proxy.start()
         self.addCleanup(proxy.stop)
@@ -181,8 +182,10 @@ class BehindDovecot(ChainTest):
         """It passes all users on, to a port for each protocol."""
         name = f"{self._testMethodName}-front"
         table = self.ca.dir / name
-        table.write_text("".join(f"{service}:::::::proxy=y host=127.0.0.1 port={target[protocol]} nopassword=y {fields}\n"
-                                 for protocol, service in zip(PROTOCOLS, ("imap", "pop3", "sieve"))))
+        services = zip(PROTOCOLS, ("imap", "pop3", "sieve"))
+        table.write_text("".join(
+            f"{service}:::::::proxy=y host=127.0.0.1 port={target[protocol]} nopassword=y {fields}\n"
+            for protocol, service in services))
         passdb = f"passdb {{\n  driver = passwd-file\n  args = username_format=%s {table}\n}}\n"
         front = DovecotProxy(self.folder.path, name, [USER], certificate=self.certificate, extra=passdb)
         self.addCleanup(front.stop)
