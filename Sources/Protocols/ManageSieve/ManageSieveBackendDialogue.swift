@@ -167,8 +167,8 @@ package struct ManageSieveBackendDialogue: Equatable, Sendable {
     out.append("XCLIENT")
     terms.client.append(attributesTo: &out, announced: attributes.span)
     out.endLine()
-    // Whatever the pace: Pigeonhole 0.5.19 now and then does not read an AUTHENTICATE that came with XCLIENT, under TLS,
-    // and waits for ever. Dovecot's own proxy waits here too.
+    // Whatever the pace: Dovecot's own proxy waits here too, so what comes with XCLIENT in one write is a way that
+    // Pigeonhole is not walked in the wild.
     state = .xclient(ManageSieveFramer(), exchange)
     return BackendStep(consumed, .proceed)
   }
