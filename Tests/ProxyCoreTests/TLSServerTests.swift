@@ -1,3 +1,5 @@
+// Longer than others: all tests of the server's side meet through the same few private pieces.
+
 import COpenSSL
 import Foundation
 import Testing
