@@ -224,7 +224,7 @@ extension Session {
       return refuseLater(login, failure, on: loop)
     }
     if let fault = login.draft.fault() { return refuseLater(login, LoginFailure(draft: fault), on: loop) }
-    return find(login, until: loop.now + loop.plan.settings.timeouts.lookup, on: loop)
+    return search(login, until: loop.now + loop.plan.settings.timeouts.lookup, on: loop)
   }
 
   /// RFC 4422, appendix A: the certificate says who it is, and another can't be asked for.
@@ -242,33 +242,93 @@ extension Session {
     return nil
   }
 
-  private func find(_ login: PreLogin, until: UInt64, on loop: isolated EventLoop) -> Next {
-    let query = RouteQuery(user: login.draft.user, mailProtocol: record.listener.mailProtocol)
-    switch loop.routes.find(query) {
+  /// Begins to look for the backend, once all that the question needs is known.
+  private func search(_ login: PreLogin, until: UInt64, on loop: isolated EventLoop) -> Next {
+    let rules = loop.plan.settings.names
+    if rules.needsAddressName, login.addressName == nil {
+      guard let address = destination(login) else {
+        return refuse(login, .unavailable, LoginFailure(.lookupFailed, "the local address is not known"), on: loop)
+      }
+      let token = token
+      let known = loop.house.addressNames.name(of: address, now: loop.now) { [loop] in loop.post { $0.wake(token) } }
+      switch known {
+      case nil:
+        if loop.now < until { return .rest(.waiting(login, .addressName(until: until))) }
+        let reason = "the local address's name: the resolver did not answer in time"
+        return refuse(login, .unavailable, LoginFailure(.lookupFailed, reason), on: loop)
+      case .failed(let reason): return refuse(login, .unavailable, LoginFailure(.lookupFailed, reason), on: loop)
+      case .name(let name): login.addressName = name
+      }
+    }
+    record.login = rules.name(login.draft.user, for: .log, addressName: login.addressName)
+    let request = RouteRequest(
+      user: login.draft.user, mailProtocol: record.listener.mailProtocol, rules: rules,
+      facts: loginFacts(login, loop.routes),
+      addressName: login.addressName)
+    return find(login, loop.routes.search(request, number: loop.nextSearch()), on: loop)
+  }
+
+  /// Goes on with the search for the backend.
+  func find(_ login: PreLogin, _ begun: RouteSearch, on loop: isolated EventLoop) -> Next {
+    var search = begun
+    let token = token
+    let number = search.number
+    let step = search.advance(
+      now: loop.now, lookup: loop.plan.settings.timeouts.lookup, password: login.draft.password.span
+    ) { [loop] turn, answer in loop.post { $0.answered(token, number, turn: turn, answer) } }
+    for passed in search.takePassedOver() { tell(passed, on: loop) }
+    switch step {
+    case .waiting(let until): return .rest(.waiting(login, .source(search, until: until)))
+    case .again(let time): return .rest(.waiting(login, .pause(search, until: time)))
+    case .done(let outcome): return follow(login, outcome, on: loop)
+    }
+  }
+
+  private func follow(_ login: PreLogin, _ outcome: RouteOutcome, on loop: isolated EventLoop) -> Next {
+    switch outcome {
     case .found(let route):
       record.backend = route.backend.name
       if let refused = apply(route, login, on: loop) { return refused }
       return resolve(login, route, on: loop)
     case .disabled: return refuseLater(login, LoginFailure(.disabled), .disabled, on: loop)
     case .unknownUser: return refuseLater(login, LoginFailure(.unknownUser), on: loop)
-    case .busy:
-      guard loop.now < until else { return refuse(login, .unavailable, LoginFailure(.lookupBusy), on: loop) }
-      return .rest(.waiting(login, .map(until: until)))
+    case .refused(let source, let refusal):
+      let words: LoginRefusal =
+        refusal.words.map { .backend(BackendAnswer(code: Array("AUTHENTICATIONFAILED".utf8), text: $0)) }
+        ?? .credentials
+      return refuseLater(
+        login, LoginFailure(.wrongPassword, source), words, after: refusal.delay, on: loop)
+    case .uncheckable(let source):
+      return refuse(login, .mechanism, LoginFailure(.uncheckable, source), on: loop)
+    case .busy: return refuse(login, .unavailable, LoginFailure(.lookupBusy), on: loop)
     case .failed(let source, let reason):
       return refuse(login, .unavailable, LoginFailure(.lookupFailed, "\(source): \(reason)"), on: loop)
     }
   }
 
+  /// A source was passed over because it could not be asked: for the operator, who wanted it so.
+  private func tell(_ passed: RouteSearch.PassedOver, on loop: isolated EventLoop) {
+    loop.house.log.line(.warning, "source-failed") { line in
+      record.addIdentity(to: &line)
+      line.add("login", record.login)
+      line.add("source", passed.source)
+      line.add("detail", passed.reason)
+    }
+  }
+
   /// Makes the client's credentials those for the backend. Returns a refusal if there is no way to.
   private func apply(_ route: Route, _ login: PreLogin, on loop: isolated EventLoop) -> Next? {
-    if let loginAs = route.loginAs, loginAs != login.draft.user {
+    let name = loop.plan.settings.names.name(
+      route.loginAs ?? login.draft.user, for: .backend, addressName: login.addressName)
+    if name != login.draft.user {
       switch login.draft.method {
       // The client signed its name together with all else it says: nobody can put another in its place.
       case .sasl(let mechanism) where mechanism.bindsName:
         return refuse(login, .mechanism, LoginFailure(.nameRewritten, mechanism.rawValue), on: loop)
-      case .command, .sasl: login.draft.renameUser(loginAs)
+      case .command, .sasl: login.draft.renameUser(name)
       }
     }
+    if let password = route.password { password.withSpan { login.draft.replacePassword($0) } }
     if login.draft.method == .sasl(.external), !route.backend.link.becomeMaster(&login.draft) {
       return refuse(login, .misconfigured, LoginFailure(.noMaster, route.backend.name), on: loop)
     }
@@ -302,7 +362,14 @@ extension Session {
     case .refusal(let refusal, let time):
       guard loop.now >= time else { return .rest(.waiting(login, wait)) }
       return conclude(login, refusal, on: loop)
-    case .map(let until): return find(login, until: until, on: loop)
+    case .addressName(let until): return search(login, until: until, on: loop)
+    case .source(var search, let until):
+      guard loop.now >= until else { return .rest(.waiting(login, wait)) }
+      search.expire()
+      return find(login, search, on: loop)
+    case .pause(let search, let until):
+      guard loop.now >= until else { return .rest(.waiting(login, wait)) }
+      return find(login, search, on: loop)
     case .resolver(_, let until):
       guard loop.now >= until else { return .rest(.waiting(login, wait)) }
       return refuse(
@@ -314,10 +381,11 @@ extension Session {
 
   /// Refuses after a while, as a backend would that takes its time for a wrong password.
   private func refuseLater(
-    _ login: PreLogin, _ failure: LoginFailure, _ refusal: LoginRefusal = .credentials, on loop: isolated EventLoop
+    _ login: PreLogin, _ failure: LoginFailure, _ refusal: LoginRefusal = .credentials, after delay: UInt64? = nil,
+    on loop: isolated EventLoop
   ) -> Next {
     note(failure, on: loop)
-    let time = loop.now + loop.plan.settings.timeouts.failureDelay
+    let time = loop.now + (delay ?? loop.plan.settings.timeouts.failureDelay)
     return .rest(.waiting(login, .refusal(refusal, at: time)))
   }
 
