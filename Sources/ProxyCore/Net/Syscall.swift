@@ -242,26 +242,6 @@ enum Syscall {
     unsafe address(descriptor) { unsafe getpeername($0, $1, $2) }
   }
 
-  /// The name of an address, as the system knows it; nil if it has none. Blocks.
-  static func name(of address: SocketAddress) -> Result<String?, NameError> {
-    unsafe withUnsafeTemporaryAllocation(of: CChar.self, capacity: Int(NI_MAXHOST)) { buffer in
-      // SAFETY: the name is written with its NUL into the buffer, whose size is told.
-      let result = unsafe address.withSocketAddress { pointer, length in
-        unsafe getnameinfo(pointer, length, buffer.baseAddress, socklen_t(buffer.count), nil, 0, NI_NAMEREQD)
-      }
-      switch result {
-      case 0: return unsafe .success(buffer.baseAddress.map { unsafe String(cString: $0) })
-      case EAI_NONAME: return .success(nil)
-      default: return unsafe .failure(NameError(words: String(cString: gai_strerror(result))))
-      }
-    }
-  }
-
-  /// Why an address can't be named.
-  struct NameError: Error {
-    let words: String
-  }
-
   private static func address(
     _ descriptor: borrowing Descriptor,
     _ get: (Int32, UnsafeMutablePointer<sockaddr>, UnsafeMutablePointer<socklen_t>) -> Int32

@@ -173,8 +173,9 @@ package struct LDAPSettings: Equatable, Sendable {
   package var filter: String
   /// The attribute with `[user@]backend`.
   package var backendAttribute: String
-  /// The attributes with the name at the backend, and its port.
+  /// The attribute with the name at the backend.
   package var loginAttribute: String?
+  /// The attribute with the backend's port.
   package var portAttribute: String?
   /// Connections at most.
   package var connections: Int
@@ -245,8 +246,9 @@ package struct RedisSettings: Equatable, Sendable {
   package var database: Int
   /// The key asked for, with `%u`, `%n`, `%d`, `%s`, `%%`.
   package var key: String
-  /// The fields of a hash with `[user@]backend` and the name there; nil if the key is a string.
+  /// The field of a hash with `[user@]backend`; nil if the key is a string.
   package var backendField: String?
+  /// The field with the name there.
   package var loginField: String?
   /// Connections at most.
   package var connections: Int
