@@ -69,6 +69,10 @@ package struct ListenerSettings: Equatable, Sendable {
   package let mechanisms: [SASLMechanism]
   /// What is announced besides what the channel decides; nil for the protocol's usual words.
   package let capabilities: [UInt8]?
+  /// The greeting's words; nil for ours.
+  package let greeting: OwnWords?
+  /// The words that tell a client that its login succeeded; nil for the backend's.
+  package let loginOK: OwnWords?
   /// Who has to send a PROXY header, and everybody else is refused; nil if there is none.
   package let proxyNetworks: [Network]?
   /// The certificate shown there if no name fits; nil for the one of all listeners.
@@ -81,14 +85,17 @@ package struct ListenerSettings: Equatable, Sendable {
   /// A listener of its parts.
   package init(
     mailProtocol: MailProtocol, address: SocketAddress, tls: TLSPolicy, mechanisms: [SASLMechanism] = [.plain, .login],
-    capabilities: [UInt8]? = nil, proxyNetworks: [Network]? = nil, identity: TLSIdentitySettings? = nil,
-    key: String = "listeners", isAny: Bool = false
+    capabilities: [UInt8]? = nil, greeting: OwnWords? = nil, loginOK: OwnWords? = nil,
+    proxyNetworks: [Network]? = nil, identity: TLSIdentitySettings? = nil, key: String = "listeners",
+    isAny: Bool = false
   ) {
     self.mailProtocol = mailProtocol
     self.address = address
     self.tls = tls
     self.mechanisms = mechanisms
     self.capabilities = capabilities
+    self.greeting = greeting
+    self.loginOK = loginOK
     self.proxyNetworks = proxyNetworks
     self.identity = identity
     self.key = key
@@ -135,8 +142,8 @@ package struct CertificateSettings: Equatable, Sendable {
 package enum RouteSettings: Equatable, Sendable {
   /// A SQLite file; without a query, with the tables of etc/schema.sql.
   case sqlite(file: String, query: String?)
-  /// A file of patterns.
-  case regex(file: String)
+  /// A file of patterns; of Perdition's, with its rules of reading and answering, if it is so said.
+  case regex(file: String, perditionCompatible: Bool = false)
   /// Everybody.
   case fixed(backend: String)
 }

@@ -101,7 +101,7 @@ package struct RoutePlan: Sendable {
         if let problem = answer.problem { errors.append(SettingsError(key: key, problem: "\(file): \(problem)")) }
         if let warning = answer.warning { warnings.append(SettingsError(key: key, problem: "\(file): \(warning)")) }
         steps.append(.sqlite(file: file, query: query))
-      case .regex(let file):
+      case .regex(let file, _):
         do {
           let rules = try RegexRules(file: file, key: "routes[\(index)].regex")
           warnings += rules.warnings
