@@ -183,7 +183,10 @@ struct ConfigTests {
     ),
     ("log: { to: { a: b } }", "7:12: log.to: this is a map, expected a text"),
     ("log: stderr", #"7:6: log: this is "stderr", expected a map of keys"#),
-    ("log: { levle: info }", #"7:8: log.levle: unknown key, did you mean "level"? Known here: level, format, to"#),
+    (
+      "log: { levle: info }",
+      #"7:8: log.levle: unknown key, did you mean "level"? Known here: level, format, repeat, to"#
+    ),
     (
       "timeouts: { idle: 5 s }",
       #"7:19: timeouts.idle: "5 s" can't be used, expected a time, 1s to 168h, as 500ms, 90s, 31m or 1h"#

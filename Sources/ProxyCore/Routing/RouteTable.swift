@@ -206,7 +206,7 @@ package struct RoutePlan: Sendable {
         throw SettingsErrors([SettingsError(key: key, problem: "\(file): \(problem)")])
       }
       return .sqlite(file: file, query: query, hasHash: hasHash)
-    case .regex(let file):
+    case .regex(let file, _):
       let rules = try RegexRules(file: file, key: "\(key).regex")
       warnings += rules.warnings
       return .regex(rules)

@@ -25,7 +25,9 @@ package struct RouteSettings: Equatable, Sendable {
     RouteSettings(.sqlite(file: file, query: query))
   }
   /// A file of patterns.
-  package static func regex(file: String) -> RouteSettings { RouteSettings(.regex(file: file)) }
+  package static func regex(file: String, perditionCompatible: Bool = false) -> RouteSettings {
+    RouteSettings(.regex(file: file, perditionCompatible: perditionCompatible))
+  }
   /// Everybody.
   package static func fixed(backend: String) -> RouteSettings { RouteSettings(.fixed(backends: [backend])) }
 }
@@ -67,8 +69,8 @@ package struct CacheSettings: Equatable, Sendable {
 package enum SourceSettings: Equatable, Sendable {
   /// A SQLite file; without a query, with the tables of etc/schema.sql.
   case sqlite(file: String, query: String?)
-  /// A file of patterns.
-  case regex(file: String)
+  /// A file of patterns; of Perdition's, with its rules of reading and answering, if it is so said.
+  case regex(file: String, perditionCompatible: Bool = false)
   /// Everybody; several in turn.
   case fixed(backends: [String])
   /// The server in the user's own name, `user@server`, if it is one of these.
