@@ -20,6 +20,12 @@ package struct Settings: Equatable, Sendable {
   package var trustedProxies: [Network]
   /// What parts user and master user in a client's name; empty for nothing.
   package var masterSeparator: [UInt8] = []
+  /// How clients' names are rewritten.
+  package var names = NameRules()
+  /// Who checks all passwords before a backend sees them; nil for nobody.
+  package var passwordCheck: PasswordCheckSettings?
+  /// The ports of servers that a map names by their address, where they are not the protocol's own.
+  package var unnamedPorts: [MailProtocol: UInt16] = [:]
   /// Event loops, one core each.
   package var loops: Int
   /// How long things may take.
@@ -69,6 +75,10 @@ package struct ListenerSettings: Equatable, Sendable {
   package let mechanisms: [SASLMechanism]
   /// What is announced besides what the channel decides; nil for the protocol's usual words.
   package let capabilities: [UInt8]?
+  /// The greeting's words; nil for ours.
+  package let greeting: OwnWords?
+  /// The words that tell a client that its login succeeded; nil for the backend's.
+  package let loginOK: OwnWords?
   /// Who has to send a PROXY header, and everybody else is refused; nil if there is none.
   package let proxyNetworks: [Network]?
   /// The certificate shown there if no name fits; nil for the one of all listeners.
@@ -81,14 +91,17 @@ package struct ListenerSettings: Equatable, Sendable {
   /// A listener of its parts.
   package init(
     mailProtocol: MailProtocol, address: SocketAddress, tls: TLSPolicy, mechanisms: [SASLMechanism] = [.plain, .login],
-    capabilities: [UInt8]? = nil, proxyNetworks: [Network]? = nil, identity: TLSIdentitySettings? = nil,
-    key: String = "listeners", isAny: Bool = false
+    capabilities: [UInt8]? = nil, greeting: OwnWords? = nil, loginOK: OwnWords? = nil,
+    proxyNetworks: [Network]? = nil, identity: TLSIdentitySettings? = nil, key: String = "listeners",
+    isAny: Bool = false
   ) {
     self.mailProtocol = mailProtocol
     self.address = address
     self.tls = tls
     self.mechanisms = mechanisms
     self.capabilities = capabilities
+    self.greeting = greeting
+    self.loginOK = loginOK
     self.proxyNetworks = proxyNetworks
     self.identity = identity
     self.key = key
@@ -129,16 +142,6 @@ package struct CertificateSettings: Equatable, Sendable {
     self.certificate = certificate
     self.key = key
   }
-}
-
-/// One place that may know a user's backend. They are asked in order; the first that knows the user wins.
-package enum RouteSettings: Equatable, Sendable {
-  /// A SQLite file; without a query, with the tables of etc/schema.sql.
-  case sqlite(file: String, query: String?)
-  /// A file of patterns.
-  case regex(file: String)
-  /// Everybody.
-  case fixed(backend: String)
 }
 
 /// How long things may take, in nanoseconds.

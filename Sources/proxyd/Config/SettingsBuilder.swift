@@ -19,7 +19,7 @@ struct SettingsBuilder {
       reader.report("there is no certificate for it, expected the key tls", key: key, at: reader.places[key])
     }
     let backends = readBackends(file)
-    let routes = readRoutes(file)
+    let routes = RouteBuilder(builder: self).read(file)
     let loops = file.integer("loops") ?? Proxy.usableCores
     let timeouts = file.section("timeouts").map { readTimeouts($0) } ?? Timeouts()
     let limitsSection = file.section("limits")
@@ -34,6 +34,9 @@ struct SettingsBuilder {
         ?? BackendManner(),
       trustedProxies: file.networks("trusted-proxies") ?? [], loops: loops,
       timeouts: timeouts, limits: limits, sessions: limitsSection?.integer("sessions"), log: log, user: readUser(file))
+    settings.names = file.section("names").map { NameBuilder(section: $0).rules() } ?? NameRules()
+    settings.passwordCheck = file.section("password-check").flatMap { readPasswordCheck($0) }
+    if let section = file.section("unnamed-backends") { settings.unnamedPorts = readPorts(section) }
     settings.masterSeparator = file.text("master-separator").map { Array($0.utf8) } ?? []
     return settings
   }
@@ -54,6 +57,8 @@ struct SettingsBuilder {
       let mechanisms = entry.words("mechanisms", SASLMechanism.self) ?? [.plain, .login]
       let capabilities = entry.values("capabilities", SettingsBuilder.words)?.joined(separator: " ")
       if capabilities != nil, mailProtocol == .pop3 { entry.report("POP3 has no such list", "capabilities") }
+      let greeting = words(entry, "greeting", .greeting, mailProtocol)
+      let loginOK = words(entry, "login-ok", .loginOK, mailProtocol)
       let networks = entry.networks("proxy-protocol")
       let identity = entry.has("certificate") || entry.has("key") ? readIdentity(entry) : nil
       for address in addresses {
@@ -63,8 +68,8 @@ struct SettingsBuilder {
         listeners.append(
           ListenerSettings(
             mailProtocol: mailProtocol, address: address, tls: tls, mechanisms: mechanisms,
-            capabilities: capabilities.map { Array($0.utf8) }, proxyNetworks: networks, identity: identity, key: key,
-            isAny: addresses.count > 1))
+            capabilities: capabilities.map { Array($0.utf8) }, greeting: greeting, loginOK: loginOK,
+            proxyNetworks: networks, identity: identity, key: key, isAny: addresses.count > 1))
       }
     }
     return listeners
@@ -87,6 +92,19 @@ struct SettingsBuilder {
     let isPlain = text.utf8.allSatisfy { $0 > 0x20 && $0 < 0x7F && !"\"\\(){}[]".utf8.contains($0) || $0 == 0x20 }
     let words = text.split(separator: " ")
     return isPlain && !words.isEmpty ? words.joined(separator: " ") : nil
+  }
+
+  /// Words of the operator's for clients; reported if they can't stand there.
+  private func words(
+    _ entry: ConfigSection, _ name: String, _ place: OwnWords.Place, _ mailProtocol: MailProtocol
+  ) -> OwnWords? {
+    switch entry.text(name).map({ OwnWords.read($0, place, mailProtocol) }) {
+    case nil: return nil
+    case .success(let words)?: return words
+    case .failure(let fault)?:
+      entry.report("\(fault.rawValue); expected up to \(OwnWords.longest) bytes in one line", name)
+      return nil
+    }
   }
 
   private func readTLS(_ section: ConfigSection) -> TLSServerSettings? {
@@ -143,48 +161,26 @@ struct SettingsBuilder {
         let entry = reader.section(node, key: section.path(name), pattern: "backends.*"),
         entry.required("address") != nil, let host = entry.value("address", { Host($0) })
       else { continue }
-      var ports: [MailProtocol: UInt16] = [:]
-      if let section = entry.section("ports") {
-        for mailProtocol in MailProtocol.allCases { ports[mailProtocol] = section.port(mailProtocol.rawValue) }
-      }
+      let ports = readPorts(entry)
       let manner = BackendBuilder(builder: self, section: entry).manner()
       backends[name] = BackendSettings(host: host, ports: ports, manner: manner)
     }
     return backends
   }
 
-  private func readRoutes(_ file: ConfigSection) -> [RouteSettings]? {
-    guard let node = file.required("routes"), let entries = reader.list(node, key: "routes") else { return nil }
-    if entries.isEmpty { file.report("the list is empty, expected at least one source", "routes") }
-    var routes: [RouteSettings] = []
-    for (key, node) in entries {
-      guard let entry = reader.section(node, key: key, pattern: "routes[]") else { continue }
-      guard entry.order.count == 1, let kind = entry.order.first else {
-        if entry.order.count != 1 {
-          reader.report(
-            "a source has exactly one of \(ConfigKeys.children(of: "routes[]").joined(separator: ", "))", key: key,
-            at: reader.places[key])
-        }
-        continue
-      }
-      switch kind {
-      case "sqlite": if let source = sqlite(entry) { routes.append(source) }
-      case "regex": if let path = entry.text("regex") { routes.append(.regex(file: resolve(path))) }
-      case "default": if let backend = entry.text("default") { routes.append(.fixed(backend: backend)) }
-      default: preconditionFailure("the table has a source that is not built: \(kind)")
-      }
-    }
-    return routes
+  private func readPorts(_ section: ConfigSection) -> [MailProtocol: UInt16] {
+    var ports: [MailProtocol: UInt16] = [:]
+    guard let section = section.section("ports") else { return ports }
+    for mailProtocol in MailProtocol.allCases { ports[mailProtocol] = section.port(mailProtocol.rawValue) }
+    return ports
   }
 
-  private func sqlite(_ entry: ConfigSection) -> RouteSettings? {
-    guard case .mapping? = entry.node("sqlite") else {
-      return entry.text("sqlite").map { .sqlite(file: resolve($0), query: nil) }
-    }
-    guard let section = entry.section("sqlite"), section.required("file") != nil, let file = section.text("file") else {
-      return nil
-    }
-    return .sqlite(file: resolve(file), query: section.text("query"))
+  private func readPasswordCheck(_ section: ConfigSection) -> PasswordCheckSettings? {
+    guard section.required("pam") != nil, let service = section.text("pam") else { return nil }
+    var check = PasswordCheckSettings(service: service)
+    if let timeout = section.duration("timeout") { check.timeout = timeout }
+    if let count = section.integer("connections") { check.connections = count }
+    return check
   }
 
   private func readUser(_ file: ConfigSection) -> UserSettings? {
@@ -222,6 +218,10 @@ struct SettingsBuilder {
     var log = LogSettings()
     if let level = section.choice("level", Logger.Level.self) { log.level = level }
     if let format = section.choice("format", LogSettings.Format.self) { log.format = format }
+    log.repetition = section.duration("repeat")
+    if log.repetition != nil, log.format != .perdition {
+      section.report("it is for the format perdition, and the key format is another", "repeat")
+    }
     switch section.text("to") {
     case nil, "stderr"?: break
     case "journald"?: log.destination = .journald
