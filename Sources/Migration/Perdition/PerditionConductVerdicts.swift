@@ -62,7 +62,7 @@ extension PerditionVerdicts {
     if value.hasPrefix("/") {
       return (
         .carried,
-        "log.to: \(value). It is opened anew on SIGHUP, and needs no writing by the unprivileged user before that."
+        "log.to: \(value). It is opened anew on SIGHUP, and must be writable to the user then."
       )
     }
     return value == "mail"
@@ -75,6 +75,9 @@ extension PerditionVerdicts {
 
   func quiet() -> Answer {
     if instance.has(.debug) { return (.notNeeded, "debug overrides it.") }
+    if group.instances.contains(where: { $0.has(.debug) }) {
+      return (.changed, "another instance of this configuration has debug, which overrides it for all.")
+    }
     return group.instances.allSatisfy { $0.has(.quiet) }
       ? (.carried, "log.level: error.")
       : (.changed, "other instances of this configuration are not quiet, and nor is it.")
@@ -123,7 +126,7 @@ extension PerditionVerdicts {
     let dropped = taken.dropped.joined(separator: ", ")
     let follows =
       dropped.isEmpty
-      ? "" : " Left out: \(dropped), which follow from `tls` and `mechanisms` or are proxyd's own to say."
+      ? "" : " Left out: \(dropped) (it follows from `tls` and `mechanisms`, or is proxyd's own to say)."
     guard let words = taken.words, !words.isEmpty else {
       return (.changed, "nothing is left for listeners[].capabilities, so proxyd's usual ones are announced.\(follows)")
     }

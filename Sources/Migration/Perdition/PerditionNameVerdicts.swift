@@ -52,7 +52,7 @@ extension PerditionVerdicts {
     let manner = group.manner
     let answer = states(option, "add-domain", manner.add)
     guard answer.verdict == .carried else { return answer }
-    let domain = manner.domain.map { "domain: \($0)" } ?? "domain-of-address: \(manner.add.depth)"
+    let domain = manner.domain.map { "domain: \($0)" } ?? "domain-of-address: \(min(10, manner.add.depth))"
     return (.carried, "\(answer.text) With \(domain).")
   }
 
