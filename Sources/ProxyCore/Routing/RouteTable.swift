@@ -101,9 +101,10 @@ package struct RoutePlan: Sendable {
         if let problem = answer.problem { errors.append(SettingsError(key: key, problem: "\(file): \(problem)")) }
         if let warning = answer.warning { warnings.append(SettingsError(key: key, problem: "\(file): \(warning)")) }
         steps.append(.sqlite(file: file, query: query))
-      case .regex(let file, _):
+      case .regex(let file, let isPerditions):
         do {
-          let rules = try RegexRules(file: file, key: "routes[\(index)].regex")
+          let key = "routes[\(index)].regex"
+          let rules = try RegexRules(file: file, key: key, perditionCompatible: isPerditions)
           warnings += rules.warnings
           steps.append(.regex(rules))
         } catch {
