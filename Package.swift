@@ -1,6 +1,6 @@
 // swift-tools-version: 6.2
-// proxyd: an IMAP and POP3 proxy. Three modules (see docs/Decisions.md):
-// Protocols knows the mail protocols and imports nothing, ProxyCore does the work, proxyd is the program.
+// proxyd: an IMAP and POP3 proxy. Four modules (see docs/Decisions.md): Protocols knows the mail protocols and imports
+// nothing, ProxyCore does the work, Migration reads other proxies' configurations, proxyd is the program.
 
 import PackageDescription
 
@@ -24,6 +24,18 @@ let package = Package(
   products: [
     .executable(name: "proxyd", targets: ["proxyd"])
   ],
+  // Where users may be looked up besides SQLite and files of patterns: each needs a library more, so none is built unless
+  // asked for. `swift build --traits PostgreSQL,LDAP`, or `--enable-all-traits`.
+  traits: [
+    .trait(name: "PostgreSQL", description: "Routes from PostgreSQL (libpq)."),
+    .trait(name: "MySQL", description: "Routes from MySQL and MariaDB (libmariadb)."),
+    .trait(name: "LDAP", description: "Routes and password checks from LDAP (libldap)."),
+    .trait(name: "HTTP", description: "Routes from an HTTP service, as nginx's auth_http (libcurl)."),
+    .trait(name: "Redis", description: "Routes from Redis (hiredis)."),
+    .trait(name: "CDB", description: "Routes from cdb files (tinycdb)."),
+    .trait(name: "LMDB", description: "Routes from LMDB files."),
+    .trait(name: "PAM", description: "Password checks by PAM."),
+  ],
   dependencies: [
     .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
     .package(url: "https://github.com/apple/swift-log", from: "1.16.2"),
@@ -34,19 +46,37 @@ let package = Package(
     .systemLibrary(name: "CSQLite", pkgConfig: "sqlite3", providers: [.apt(["libsqlite3-dev"])]),
     .systemLibrary(name: "CPCRE2", pkgConfig: "libpcre2-8", providers: [.apt(["libpcre2-dev"])]),
     .systemLibrary(name: "CLinux"),
+    .systemLibrary(name: "CCrypt"),
+    .systemLibrary(name: "CPostgreSQL", pkgConfig: "libpq", providers: [.apt(["libpq-dev"])]),
+    .systemLibrary(name: "CMariaDB", pkgConfig: "libmariadb", providers: [.apt(["libmariadb-dev"])]),
+    .systemLibrary(name: "CLDAP", pkgConfig: "ldap", providers: [.apt(["libldap-dev"])]),
+    .systemLibrary(name: "CCurl", pkgConfig: "libcurl", providers: [.apt(["libcurl4-openssl-dev"])]),
+    .systemLibrary(name: "CHiredis", pkgConfig: "hiredis", providers: [.apt(["libhiredis-dev"])]),
+    .systemLibrary(name: "CCDB", pkgConfig: "libcdb", providers: [.apt(["libcdb-dev"])]),
+    .systemLibrary(name: "CLMDB", pkgConfig: "lmdb", providers: [.apt(["liblmdb-dev"])]),
+    .systemLibrary(name: "CPAM", providers: [.apt(["libpam0g-dev"])]),
 
     .target(name: "Protocols", swiftSettings: house),
     .target(
       name: "ProxyCore",
       dependencies: [
-        "Protocols", "COpenSSL", "CSQLite", "CPCRE2", "CLinux",
+        "Protocols", "COpenSSL", "CSQLite", "CPCRE2", "CLinux", "CCrypt",
+        .target(name: "CPostgreSQL", condition: .when(traits: ["PostgreSQL"])),
+        .target(name: "CMariaDB", condition: .when(traits: ["MySQL"])),
+        .target(name: "CLDAP", condition: .when(traits: ["LDAP"])),
+        .target(name: "CCurl", condition: .when(traits: ["HTTP"])),
+        .target(name: "CHiredis", condition: .when(traits: ["Redis"])),
+        .target(name: "CCDB", condition: .when(traits: ["CDB"])),
+        .target(name: "CLMDB", condition: .when(traits: ["LMDB"])),
+        .target(name: "CPAM", condition: .when(traits: ["PAM"])),
         .product(name: "Logging", package: "swift-log"),
       ],
       swiftSettings: house),
+    .target(name: "Migration", dependencies: ["Protocols"], swiftSettings: house),
     .executableTarget(
       name: "proxyd",
       dependencies: [
-        "Protocols", "ProxyCore",
+        "Protocols", "ProxyCore", "Migration",
         .product(name: "ArgumentParser", package: "swift-argument-parser"),
         .product(name: "Logging", package: "swift-log"),
         .product(name: "Yams", package: "Yams"),
@@ -55,6 +85,8 @@ let package = Package(
 
     .testTarget(name: "ProtocolsTests", dependencies: ["Protocols"], exclude: ["Transcripts"], swiftSettings: tests),
     .testTarget(name: "ProxyCoreTests", dependencies: ["ProxyCore", "COpenSSL"], swiftSettings: tests),
+    .testTarget(
+      name: "MigrationTests", dependencies: ["Migration", "ProxyCore"], exclude: ["Corpus"], swiftSettings: tests),
     .testTarget(name: "proxydTests", dependencies: ["proxyd"], swiftSettings: tests),
   ]
 )

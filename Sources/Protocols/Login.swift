@@ -78,6 +78,14 @@ package struct LoginDraft: ~Copyable {
     password.append(secret)
   }
 
+  /// Puts another password in the place of the client's, as a source's answer asks for. Who came with a certificate has none
+  /// of its own, and logs in with that one.
+  package mutating func replacePassword(_ other: Span<UInt8>) {
+    if method == .sasl(.external) { method = .sasl(.plain) }
+    password.removeAll()
+    password.append(other)
+  }
+
   /// Takes a client's answer to a backend's challenge, in base64. False if it is the "*" of a client that gives up
   /// (RFC 4422 §3.5), or no base64.
   mutating func takeAnswer(_ text: Span<UInt8>) -> Bool {

@@ -11,6 +11,7 @@ package final class House: Sendable {
   /// The places for sessions.
   package let admission: Admission
   let resolver: Resolver
+  let addressNames: AddressNames
   private let whenEmpty = Mutex<(@Sendable (Int) -> Void)?>(nil)
   /// Sessions that ended since memory was last given back.
   private let endings = Atomic<Int>(0)
@@ -24,8 +25,9 @@ package final class House: Sendable {
   private static let lackPause = Timeouts.seconds(60)
 
   /// A house of its parts.
-  package init(log: Log, admission: Admission, resolver: Resolver) {
+  package init(log: Log, admission: Admission, resolver: Resolver, addressNames: AddressNames = AddressNames()) {
     self.log = log
+    self.addressNames = addressNames
     self.admission = admission
     self.resolver = resolver
   }

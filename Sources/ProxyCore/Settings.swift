@@ -20,6 +20,12 @@ package struct Settings: Equatable, Sendable {
   package var trustedProxies: [Network]
   /// What parts user and master user in a client's name; empty for nothing.
   package var masterSeparator: [UInt8] = []
+  /// How clients' names are rewritten.
+  package var names = NameRules()
+  /// Who checks all passwords before a backend sees them; nil for nobody.
+  package var passwordCheck: PasswordCheckSettings?
+  /// The ports of servers that a map names by their address, where they are not the protocol's own.
+  package var unnamedPorts: [MailProtocol: UInt16] = [:]
   /// Event loops, one core each.
   package var loops: Int
   /// How long things may take.
@@ -136,16 +142,6 @@ package struct CertificateSettings: Equatable, Sendable {
     self.certificate = certificate
     self.key = key
   }
-}
-
-/// One place that may know a user's backend. They are asked in order; the first that knows the user wins.
-package enum RouteSettings: Equatable, Sendable {
-  /// A SQLite file; without a query, with the tables of etc/schema.sql.
-  case sqlite(file: String, query: String?)
-  /// A file of patterns; of Perdition's, with its rules of reading and answering, if it is so said.
-  case regex(file: String, perditionCompatible: Bool = false)
-  /// Everybody.
-  case fixed(backend: String)
 }
 
 /// How long things may take, in nanoseconds.

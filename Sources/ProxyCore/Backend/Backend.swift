@@ -112,6 +112,7 @@ package final class BackendLink: Sendable {
 package struct BackendBook: Sendable {
   private let named: [String: (settings: BackendSettings, link: BackendLink)]
   private let unnamed: BackendLink
+  private let unnamedPorts: [MailProtocol: UInt16]
   /// What is allowed and yet dangerous.
   package let warnings: [SettingsError]
 
@@ -142,6 +143,7 @@ package struct BackendBook: Sendable {
     guard errors.isEmpty, let unnamed else { throw SettingsErrors(errors) }
     self.named = named
     self.unnamed = unnamed
+    unnamedPorts = settings.unnamedPorts
     self.warnings = warnings
   }
 
@@ -151,7 +153,7 @@ package struct BackendBook: Sendable {
       return Backend(name: answer, host: settings.host, port: BackendBook.port(settings, mailProtocol), link)
     }
     guard let address = HostPort(answer) else { return nil }
-    let port = address.port ?? mailProtocol.port(unnamed.manner.tls)
+    let port = address.port ?? unnamedPorts[mailProtocol] ?? mailProtocol.port(unnamed.manner.tls)
     return Backend(name: "\(address.host):\(port)", host: address.host, port: port, unnamed)
   }
 

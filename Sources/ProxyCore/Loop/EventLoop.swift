@@ -33,6 +33,8 @@ package actor EventLoop {
   private var unfinished: [Token] = []
   /// Sessions begun here, for their names.
   private var count = 0
+  /// Searches begun here.
+  private var searches = 0
   /// Steps of TLS handshakes taken in this batch.
   private var handshakes = 0
 
@@ -286,6 +288,24 @@ package actor EventLoop {
     let session = Session(token, Transport(descriptor), record, login)
     sessions.fill(token, session)
     session.begin(on: self)
+  }
+
+  /// The number of the next search for a backend.
+  func nextSearch() -> Int {
+    searches += 1
+    return searches
+  }
+
+  /// A source's answer to a session's question.
+  func answered(_ token: Token, _ search: Int, turn: Int, _ answer: SourceAnswer) {
+    now = clock.now
+    sessions[token]?.answered(answer, search, turn: turn, on: self)
+  }
+
+  /// A session's wait may be over.
+  func wake(_ token: Token) {
+    now = clock.now
+    sessions[token]?.step(on: self)
   }
 
   /// The answer to a session's question.

@@ -143,6 +143,18 @@ enum Syscall {
     call { unsafe Int(linux_open_append(path)) }.map(Int32.init)
   }
 
+  /// A file that is not there yet, for its owner alone if `isSecret`.
+  static func openNew(_ path: String, isSecret: Bool) -> Result<Int32, SystemError> {
+    let flags = O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC
+    return call { unsafe Int(Glibc.open(path, flags, isSecret ? 0o600 : 0o644)) }.map(Int32.init)
+  }
+
+  static func makeFolder(_ path: String) -> SystemError? { failure(call { unsafe Int(mkdir(path, 0o755)) }) }
+
+  static func remove(_ path: String) -> SystemError? { failure(call { unsafe Int(unlink(path)) }) }
+
+  static func exists(_ path: String) -> Bool { unsafe access(path, F_OK) == 0 }
+
   static func duplicate(_ fd: Int32) -> Result<Int32, SystemError> {
     call { Int(fcntl(fd, F_DUPFD_CLOEXEC, 3)) }.map(Int32.init)
   }

@@ -3,45 +3,89 @@
 package import Protocols
 
 /// Whose backend is looked for.
-package struct RouteQuery: Equatable, Sendable {
-  /// The user's name in ASCII lower case. Dovecot compares names so by default; two spellings of a user must not be
-  /// sent to two backends.
+package struct RouteQuery: Hashable, Sendable {
+  /// The key asked for in ASCII lower case: the user's name, unless the route makes another of it. Dovecot compares names
+  /// so by default; two spellings of a user must not be sent to two backends.
   package let login: [UInt8]
   /// The protocol the user came with.
   package let mailProtocol: MailProtocol
-  /// Where the last "@" stands in `login`.
-  private let at: Int?
+  /// Where the last delimiter stands in `login`.
+  private let delimiter: Range<Int>?
 
-  /// A question for the name as the client gave it.
-  package init(user: [UInt8], mailProtocol: MailProtocol) {
+  /// A question for a key.
+  package init(user: [UInt8], mailProtocol: MailProtocol, rules: NameRules = NameRules()) {
     login = user.map(\.lowercased)
-    at = login.lastIndex(of: .ascii("@"))
+    delimiter = rules.split(login).map { $0.user.endIndex..<$0.domain.startIndex }
     self.mailProtocol = mailProtocol
   }
 
-  /// Before the last "@"; all of the name if there is none.
-  package var local: ArraySlice<UInt8> { login[..<(at ?? login.endIndex)] }
-  /// Behind the last "@"; nil if there is none.
-  package var domain: ArraySlice<UInt8>? { at.map { login[($0 + 1)...] } }
+  /// Before the last delimiter; all of the name if there is none.
+  package var local: ArraySlice<UInt8> { login[..<(delimiter?.lowerBound ?? login.endIndex)] }
+  /// Behind the last delimiter; nil if there is none.
+  package var domain: ArraySlice<UInt8>? { delimiter.map { login[$0.upperBound...] } }
+}
+
+/// Where a source sends a user.
+package struct Destination: Equatable, Sendable {
+  /// A backend's name or `host[:port]`.
+  package var backend: String
+  /// The name to log in with there, if another.
+  package var loginAs: [UInt8]?
+  /// The user's password as crypt(3) has it, where a source knows it.
+  package var passwordHash: SharedSecret?
+  /// The password to log in with there, if another than the client's.
+  package var password: SharedSecret?
+  /// Whether the source has found the client's password right.
+  package var isChecked = false
+
+  /// From an answer's words: `[user@]backend`, the last "@" parts them; a `loginAs` of its own comes first.
+  package init(_ text: String, loginAs: [UInt8]? = nil) {
+    let parts = text.utf8.lastIndex(of: .ascii("@")).map { (text[..<$0], text[text.utf8.index(after: $0)...]) }
+    backend = parts.map { String($0.1) } ?? text
+    self.loginAs = loginAs ?? parts.flatMap { $0.0.isEmpty ? nil : Array($0.0.utf8) }
+  }
 }
 
 /// What one source says. A lookup that failed is never "not found": the next source, or the default, would send the
 /// user to a stranger's backend.
 package enum SourceAnswer: Equatable, Sendable {
-  /// A backend's name or `host[:port]`, and the name to log in with there, if another.
-  case found(backend: String, loginAs: [UInt8]?)
+  case found(Destination)
   /// The user is known, and the operator lets nobody in: the answer is `!`.
   case disabled
   case notFound
+  /// A source that checks passwords refuses this one.
+  case refused(Refusal)
   /// A writer holds the map; asking again soon will do.
   case busy
+  /// The source wants to be asked again after so many nanoseconds.
+  case again(after: UInt64)
   case failed(String)
+
+  /// What a source that checks passwords says besides its no.
+  package struct Refusal: Equatable, Sendable {
+    /// Words for the client; nil for the usual ones.
+    package var words: [UInt8]?
+    /// Nanoseconds to wait before the client is told; nil for the usual time.
+    package var delay: UInt64?
+
+    /// A refusal of its parts.
+    package init(words: [UInt8]? = nil, delay: UInt64? = nil) {
+      self.words = words
+      self.delay = delay
+    }
+  }
 }
 
 extension SourceAnswer {
-  /// An answer of a source in its own words; "!" stands for a closed account.
-  init(_ backend: String, loginAs: [UInt8]?) {
-    self = backend == "!" ? .disabled : .found(backend: backend, loginAs: loginAs)
+  /// An answer of a source in its own words, `[user@]backend`; "!" stands for a closed account.
+  package init(_ text: String, loginAs: [UInt8]? = nil, passwordHash: SharedSecret? = nil) {
+    guard text != "!" else {
+      self = .disabled
+      return
+    }
+    var destination = Destination(text, loginAs: loginAs)
+    destination.passwordHash = passwordHash
+    self = destination.backend.isEmpty ? .failed("the answer names no backend") : .found(destination)
   }
 }
 
@@ -53,6 +97,8 @@ package struct Route: Equatable, Sendable {
   package let loginAs: [UInt8]?
   /// The source that knew, as `route` prints it.
   package let source: String
+  /// The password for the backend, if another than the client's.
+  package var password: SharedSecret?
 }
 
 /// What the sources together say.
@@ -61,6 +107,10 @@ package enum RouteOutcome: Equatable, Sendable {
   /// The operator closed the account, says that source.
   case disabled(source: String)
   case unknownUser
+  /// The password was found wrong before any backend saw it.
+  case refused(source: String, SourceAnswer.Refusal)
+  /// The client's mechanism gives no password that could be checked.
+  case uncheckable(source: String)
   case busy
   case failed(source: String, reason: String)
 }

@@ -10,6 +10,8 @@ internal import Protocols
 final class SQLiteRoutes {
   let file: String
   private let query: String?
+  /// Whether the third column is a hash of the user's password.
+  private let hasHash: Bool
   private var open: Open?
 
   /// A connection with what is prepared on it.
@@ -43,9 +45,10 @@ final class SQLiteRoutes {
     "SELECT backend FROM domains WHERE domain = :domain",
   ]
 
-  init(file: String, query: String?) {
+  init(file: String, query: String?, hasHash: Bool = false) {
     self.file = file
     self.query = query
+    self.hasHash = hasHash
   }
 
   func answer(_ query: RouteQuery) -> SourceAnswer {
@@ -106,8 +109,10 @@ final class SQLiteRoutes {
         return false
       }
       let loginAs = lookup.hasLoginAs ? row.text(1) : nil
+      let hash = hasHash ? row.text(2) : nil
       answer = SourceAnswer(
-        String(decoding: backend, as: UTF8.self), loginAs: loginAs.flatMap { $0.isEmpty ? nil : $0 })
+        String(decoding: backend, as: UTF8.self), loginAs: loginAs.flatMap { $0.isEmpty ? nil : $0 },
+        passwordHash: hash.flatMap { $0.isEmpty ? nil : SharedSecret($0.span) })
       return false
     }
     return answer
@@ -142,6 +147,9 @@ final class SQLiteRoutes {
           code: SQLITE_MISUSE,
           message: "the query's parameter \(name ?? "?") is unknown; \(known.joined(separator: ", ")) are given")
       }
+    }
+    if hasHash, statement.columns < 3 {
+      throw SQLiteError(code: SQLITE_MISUSE, message: "the query must have a third column, the password's hash")
     }
     let parameters = Part.allCases.compactMap { part in statement.parameter(part.rawValue).map { ($0, part) } }
     return Lookup(statement: statement, parameters: parameters, hasLoginAs: statement.columns > 1)

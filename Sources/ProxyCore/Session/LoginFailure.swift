@@ -26,6 +26,10 @@ package struct LoginFailure: Error, Equatable, Sendable {
     case nameRewritten = "name-rewritten"
     /// No source knows the user.
     case unknownUser = "unknown-user"
+    /// The password was checked before any backend saw it, and is wrong.
+    case wrongPassword = "wrong-password"
+    /// The client's mechanism gives no password, and one is to be checked.
+    case uncheckable
     /// The backend refused the credentials.
     case refused
     /// The backend refused for another reason, which the client was told.
@@ -68,7 +72,7 @@ package struct LoginFailure: Error, Equatable, Sendable {
     package var isTrouble: Bool {
       switch self {
       case .emptyName, .longName, .badCharacters, .unknownUser, .refused, .refusedOtherwise, .certificateName,
-        .cancelled, .disabled:
+        .cancelled, .disabled, .wrongPassword, .uncheckable:
         false
       case .lookupFailed, .lookupBusy, .backendUnresolved, .noSocket, .backendUnreachable, .connectTimeout,
         .backendTimeout, .backendClosed, .backendError, .backendGreeting, .backendProtocol, .backendMechanism,

@@ -134,6 +134,13 @@ final class Session {
     run(connect(login, route, answer, on: loop), nil, on: loop)
   }
 
+  /// A source's answer to a question. It may come when the session has gone on.
+  func answered(_ answer: SourceAnswer, _ number: Int, turn: Int, on loop: isolated EventLoop) {
+    guard case (let login, var search)? = phase.searching(number), search.take(answer, turn: turn) else { return }
+    phase = .ended
+    run(find(login, search, on: loop), nil, on: loop)
+  }
+
   /// The proxy stops: who is not logged in is told so, and relays go on.
   func retire(on loop: isolated EventLoop) {
     let doing = phase.doing
@@ -238,7 +245,7 @@ final class Session {
       wanted.reads = login.output.isEmpty && !login.handshakeWrites
       wanted.writes = !login.output.isEmpty || login.handshakeWrites
       deadline = login.stage == .header ? min(login.deadline, record.began + timeouts.proxyHeader) : login.deadline
-    case .waiting(let login, let wait): deadline = min(login.deadline, wait.deadline(now: loop.now))
+    case .waiting(let login, let wait): deadline = min(login.deadline, wait.deadline)
     case .connecting(let connecting): deadline = min(connecting.login.deadline, connecting.wakes)
     case .backend(let backend):
       backendWanted = backend.interest

@@ -57,7 +57,7 @@ extension Session {
   }
 
   /// Where the client connected to, as far as it is known.
-  private func destination(_ login: PreLogin) -> SocketAddress? {
+  func destination(_ login: PreLogin) -> SocketAddress? {
     let facts = login.draft.facts
     let port = facts.number(.connectedPort).flatMap { UInt16(exactly: $0) } ?? 0
     return SocketAddress(told: String(decoding: facts[.connectedAddress], as: UTF8.self), port: port)
@@ -73,6 +73,24 @@ extension Session {
 
   /// Whether the client came under TLS, to us or to a proxy before.
   private func isEncrypted(_ login: PreLogin) -> Bool { client.isTLS || login.header.tls != nil }
+
+  /// What sources may be asked with.
+  func loginFacts(_ login: PreLogin, _ routes: RouteTable) -> LoginFacts {
+    var facts = LoginFacts()
+    facts.method = login.draft.method
+    guard routes.needsFacts else { return facts }
+    facts.addresses.clientAddress = record.client.host
+    facts.addresses.clientPort = String(record.client.port)
+    if let destination = destination(login) {
+      facts.addresses.localAddress = destination.host
+      facts.addresses.localPort = String(destination.port)
+    }
+    facts.attempt = record.attempts
+    facts.tls = client.tlsFacts.map {
+      LoginFacts.TLS(version: $0.version, cipher: $0.cipher, subject: $0.peerSubject)
+    }
+    return facts
+  }
 
   /// What a backend is told of the client; nothing where the operator does not want it.
   func introduction(_ login: PreLogin, _ route: Route) -> ClientFacts {

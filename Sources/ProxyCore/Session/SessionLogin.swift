@@ -1,4 +1,4 @@
-/// The way to a login as far as a backend is not concerned: the conversation with the client, the route, the verdict.
+/// The way to a login as far as a backend is not concerned: the conversation with the client, and the verdict.
 
 internal import Logging
 internal import Protocols
@@ -205,96 +205,7 @@ extension Session {
     }
   }
 
-  // MARK: Route
-
-  private func authenticate(_ login: PreLogin, on loop: isolated EventLoop) -> Next {
-    adoptFacts(login)
-    login.referrals = 0
-    login.draft.partMaster(loop.plan.settings.masterSeparator)
-    record.method = login.draft.method
-    record.login = login.draft.user
-    record.authenticator = login.draft.authorizationIdentity.isEmpty ? [] : login.draft.name
-    record.attempts += 1
-    record.backend = nil
-    record.backendAddress = nil
-    guard hopsLeft(login) != nil else {
-      return refuse(login, .misconfigured, LoginFailure(.loop, "it passed too many proxies"), on: loop)
-    }
-    if login.draft.method == .sasl(.external), let failure = takeCertificateName(login) {
-      return refuseLater(login, failure, on: loop)
-    }
-    if let fault = login.draft.fault() { return refuseLater(login, LoginFailure(draft: fault), on: loop) }
-    return find(login, until: loop.now + loop.plan.settings.timeouts.lookup, on: loop)
-  }
-
-  /// RFC 4422, appendix A: the certificate says who it is, and another can't be asked for.
-  private func takeCertificateName(_ login: PreLogin) -> LoginFailure? {
-    guard let name = client.peerName(record.listener.certificateName), !name.isEmpty else {
-      return LoginFailure(.certificateName, "the certificate names no user")
-    }
-    let wanted = login.draft.authorizationIdentity
-    guard wanted.isEmpty || wanted == name else {
-      return LoginFailure(.certificateName, "another user than the certificate's was asked for")
-    }
-    login.draft.name = name
-    login.draft.authorizationIdentity = []
-    record.login = name
-    return nil
-  }
-
-  private func find(_ login: PreLogin, until: UInt64, on loop: isolated EventLoop) -> Next {
-    let query = RouteQuery(user: login.draft.user, mailProtocol: record.listener.mailProtocol)
-    switch loop.routes.find(query) {
-    case .found(let route):
-      record.backend = route.backend.name
-      if let refused = apply(route, login, on: loop) { return refused }
-      return resolve(login, route, on: loop)
-    case .disabled: return refuseLater(login, LoginFailure(.disabled), .disabled, on: loop)
-    case .unknownUser: return refuseLater(login, LoginFailure(.unknownUser), on: loop)
-    case .busy:
-      guard loop.now < until else { return refuse(login, .unavailable, LoginFailure(.lookupBusy), on: loop) }
-      return .rest(.waiting(login, .map(until: until)))
-    case .failed(let source, let reason):
-      return refuse(login, .unavailable, LoginFailure(.lookupFailed, "\(source): \(reason)"), on: loop)
-    }
-  }
-
-  /// Makes the client's credentials those for the backend. Returns a refusal if there is no way to.
-  private func apply(_ route: Route, _ login: PreLogin, on loop: isolated EventLoop) -> Next? {
-    if let loginAs = route.loginAs, loginAs != login.draft.user {
-      switch login.draft.method {
-      // The client signed its name together with all else it says: nobody can put another in its place.
-      case .sasl(let mechanism) where mechanism.bindsName:
-        return refuse(login, .mechanism, LoginFailure(.nameRewritten, mechanism.rawValue), on: loop)
-      case .command, .sasl: login.draft.renameUser(loginAs)
-      }
-    }
-    if login.draft.method == .sasl(.external), !route.backend.link.becomeMaster(&login.draft) {
-      return refuse(login, .misconfigured, LoginFailure(.noMaster, route.backend.name), on: loop)
-    }
-    // A map's name goes to a line-based protocol as a client's does.
-    if let fault = login.draft.fault() {
-      let reason = "\(route.source): the user's name at the backend can't be one: \(fault.rawValue)"
-      return refuse(login, .unavailable, LoginFailure(.lookupFailed, reason), on: loop)
-    }
-    return nil
-  }
-
-  func resolve(_ login: PreLogin, _ route: Route, on loop: isolated EventLoop) -> Next {
-    switch route.backend.host {
-    case .address(let address): return connect(login, route, .addresses([address]), on: loop)
-    case .name(let name):
-      let token = token
-      let known = loop.house.resolver.addresses(of: name, now: loop.now) { [loop] answer in
-        loop.post { $0.resolved(token, name, answer) }
-      }
-      guard let known else {
-        let until = loop.now + loop.plan.settings.timeouts.connect
-        return .rest(.waiting(login, .resolver(route, until: until)))
-      }
-      return connect(login, route, known, on: loop)
-    }
-  }
+  // MARK: Waits
 
   /// A wait may be over.
   func waitOn(_ login: PreLogin, _ wait: Wait, on loop: isolated EventLoop) -> Next {
@@ -302,7 +213,14 @@ extension Session {
     case .refusal(let refusal, let time):
       guard loop.now >= time else { return .rest(.waiting(login, wait)) }
       return conclude(login, refusal, on: loop)
-    case .map(let until): return find(login, until: until, on: loop)
+    case .addressName(let until): return search(login, until: until, on: loop)
+    case .source(var search, let until):
+      guard loop.now >= until else { return .rest(.waiting(login, wait)) }
+      search.expire()
+      return find(login, search, on: loop)
+    case .pause(let search, let until):
+      guard loop.now >= until else { return .rest(.waiting(login, wait)) }
+      return find(login, search, on: loop)
     case .resolver(_, let until):
       guard loop.now >= until else { return .rest(.waiting(login, wait)) }
       return refuse(
@@ -313,11 +231,12 @@ extension Session {
   // MARK: Verdict
 
   /// Refuses after a while, as a backend would that takes its time for a wrong password.
-  private func refuseLater(
-    _ login: PreLogin, _ failure: LoginFailure, _ refusal: LoginRefusal = .credentials, on loop: isolated EventLoop
+  func refuseLater(
+    _ login: PreLogin, _ failure: LoginFailure, _ refusal: LoginRefusal = .credentials, after delay: UInt64? = nil,
+    on loop: isolated EventLoop
   ) -> Next {
     note(failure, on: loop)
-    let time = loop.now + loop.plan.settings.timeouts.failureDelay
+    let time = loop.now + (delay ?? loop.plan.settings.timeouts.failureDelay)
     return .rest(.waiting(login, .refusal(refusal, at: time)))
   }
 

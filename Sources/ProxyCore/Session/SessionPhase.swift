@@ -29,6 +29,19 @@ enum SessionPhase: ~Copyable {
     }
   }
 
+  /// The login and its search, if it waits for a source's answer to that search.
+  func searching(_ number: Int) -> (PreLogin, RouteSearch)? {
+    switch self {
+    case .waiting(let login, let wait): wait.search(number).map { (login, $0) }
+    case .client: nil
+    case .connecting: nil
+    case .backend: nil
+    case .relay: nil
+    case .closing: nil
+    case .ended: nil
+    }
+  }
+
   /// The login and its route, if it waits for the addresses of that name.
   func resolving(_ name: String) -> (PreLogin, Route)? {
     switch self {
@@ -74,16 +87,30 @@ enum SessionPhase: ~Copyable {
 enum Wait {
   /// The time to tell a refusal.
   case refusal(LoginRefusal, at: UInt64)
-  /// A map that a writer holds; asked again until the time given.
-  case map(until: UInt64)
+  /// The name of the address the client connected to.
+  case addressName(until: UInt64)
+  /// A source's answer.
+  case source(RouteSearch, until: UInt64)
+  /// The time a source wants to be asked again: a map that a writer holds, a service that asks for patience.
+  case pause(RouteSearch, until: UInt64)
   /// A backend's addresses.
   case resolver(Route, until: UInt64)
 
   var doing: String {
     switch self {
     case .refusal: "delaying a refusal"
-    case .map: "waiting for a locked map"
+    case .addressName: "looking up the local address's name"
+    case .source: "looking up the backend"
+    case .pause: "waiting to ask for the backend again"
     case .resolver: "resolving the backend's name"
+    }
+  }
+
+  /// The search of that number, if its source's answer is waited for.
+  fileprivate func search(_ number: Int) -> RouteSearch? {
+    switch self {
+    case .source(let search, _): search.number == number ? search : nil
+    case .refusal, .addressName, .pause, .resolver: nil
     }
   }
 
@@ -91,21 +118,17 @@ enum Wait {
   fileprivate func route(to name: String) -> Route? {
     switch self {
     case .resolver(let route, _): route.backend.host == .name(name) ? route : nil
-    case .refusal, .map: nil
+    case .refusal, .addressName, .source, .pause: nil
     }
   }
 
   /// When it has to be looked at again.
-  func deadline(now: UInt64) -> UInt64 {
+  var deadline: UInt64 {
     switch self {
     case .refusal(_, let time): time
-    case .map(let until): min(until, now + Wait.mapPause)
-    case .resolver(_, let until): until
+    case .addressName(let until), .source(_, let until), .pause(_, let until), .resolver(_, let until): until
     }
   }
-
-  /// How often a locked map is tried.
-  private static let mapPause = Timeouts.milliseconds(50)
 }
 
 /// A session before its login is accepted: what the relay has no use for, and is freed then.
@@ -121,6 +144,8 @@ final class PreLogin {
   var header = ProxyHeader()
   /// The handshake waits for the socket to take more.
   var handshakeWrites = false
+  /// The name of the address the client connected to; nil if it is not known, or there is none.
+  var addressName: [UInt8]?
   /// Referrals followed since the login was asked for.
   var referrals = 0
   /// When the whole login must be over, in the loop's nanoseconds.

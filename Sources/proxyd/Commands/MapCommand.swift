@@ -128,7 +128,7 @@ struct MapOption: ParsableArguments {
     guard let config else { throw ExitCode.validationFailure }
     let settings: Settings
     do throws(ConfigErrors) { settings = try ConfigFile(config).settings } catch { throw fail(error) }
-    for case .sqlite(let file, let query) in settings.routes {
+    for case .sqlite(let file, let query) in settings.routes.map(\.source) {
       guard query == nil else { continue }
       return file
     }

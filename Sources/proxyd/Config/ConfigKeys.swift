@@ -72,7 +72,8 @@ enum ConfigKeys {
   private static let hour = 3_600 * second
 
   static let all: [ConfigKey] =
-    front + BackendKeys.all("backends.*") + [unnamed] + BackendKeys.all("unnamed-backends") + back
+    front + NameKeys.all + RouteKeys.all + servers + BackendKeys.all("backends.*") + unnamed
+    + BackendKeys.all("unnamed-backends") + PasswordCheckKeys.all + back
 
   /// What clients meet, up to the backends.
   private static let front: [ConfigKey] = [
@@ -201,52 +202,10 @@ enum ConfigKeys {
     ConfigKey(
       path: "tls.client-name", kind: .choice(["cn", "email"]), standard: "cn",
       help: "Which part of a client's certificate is its user name for the mechanism external."),
-    ConfigKey(
-      path: "routes", kind: .list, standard: nil,
-      help: """
-        Where users' backends are looked up, with the name in lower case. The sources are asked in order and the first \
-        that knows the user wins. A source that can't be asked is a temporary failure for the client; it never counts as \
-        "not found".
-        """,
-      sample: """
-        routes:
-          - sqlite: map.db
-          - regex: routes.re
-          - default: a
-        """),
-    ConfigKey(
-      path: "routes[].sqlite", kind: .path, standard: "none",
-      help: """
-        A SQLite file with the tables `users` and `domains` (see schema.sql); a user's row beats its domain's, and the \
-        backend ! closes an account. Or a map with the two keys below. Committed changes count at once, and so does a file that replaces this one.
-        """),
-    ConfigKey(
-      path: "routes[].sqlite.file", kind: .path, standard: nil, help: "The SQLite file, for a query of your own."),
-    ConfigKey(
-      path: "routes[].sqlite.query", kind: .text, standard: "the tables of schema.sql",
-      help: """
-        A SELECT that returns the backend and, if there is a second column, the name to log in with there. Parameters: \
-        :login (the whole name), :local and :domain (before and behind its last @), :protocol (imap, pop3 or managesieve). The \
-        backend ! stands for a closed account.
-        """),
-    ConfigKey(
-      path: "routes[].regex", kind: .path, standard: "none",
-      help: """
-        A file with a rule a line, `PATTERN: [user@]backend`. A pattern (PCRE2) must match the whole name, letters \
-        compared without regard to case; $1 to $9 stand for its groups, $0 for the name. # begins a comment. Or a map \
-        with the two keys below.
-        """),
-    ConfigKey(
-      path: "routes[].regex.file", kind: .path, standard: nil, help: "The file, for a dialect of its own."),
-    ConfigKey(
-      path: "routes[].regex.perdition-compatible", kind: .choice(["true", "false"]), standard: "false",
-      help: """
-        Read and answer as Perdition's posix_regex does with a popmap.re: its quoting, POSIX's extended regular \
-        expressions, and a match anywhere in the name, whose text before the match becomes the front of the answer. \
-        Letters are compared without regard to case all the same.
-        """),
-    ConfigKey(
-      path: "routes[].default", kind: .text, standard: "none", help: "The backend of everybody who comes this far."),
+  ]
+
+  /// The backends, without how they are spoken to.
+  private static let servers: [ConfigKey] = [
     ConfigKey(
       path: "backends", kind: .map, standard: "none",
       help: "The mail servers, by the names that routes answer. A route may also answer host, host:port or [v6]:port.",
@@ -273,10 +232,23 @@ enum ConfigKeys {
     ConfigKey(path: "backends.*.ports.managesieve", kind: .port, standard: "4190", help: "Its ManageSieve port."),
   ]
 
-  private static let unnamed = ConfigKey(
-    path: "unnamed-backends", kind: .map, standard: "as below",
-    help: "How servers are spoken to that a route names by host or host:port instead of a backend's name.",
-    sample: "# unnamed-backends: { tls: implicit }")
+  private static let unnamed: [ConfigKey] = [
+    ConfigKey(
+      path: "unnamed-backends", kind: .map, standard: "as below",
+      help: "How servers are spoken to that a route names by host or host:port instead of a backend's name.",
+      sample: "# unnamed-backends: { tls: implicit }"),
+    ConfigKey(
+      path: "unnamed-backends.ports", kind: .map, standard: "the registered ones",
+      help: "Their ports, by protocol, where a route names a host alone."),
+    ConfigKey(
+      path: "unnamed-backends.ports.imap", kind: .port, standard: "143, or 993 with implicit TLS",
+      help: "Their IMAP port."),
+    ConfigKey(
+      path: "unnamed-backends.ports.pop3", kind: .port, standard: "110, or 995 with implicit TLS",
+      help: "Their POP3 port."),
+    ConfigKey(
+      path: "unnamed-backends.ports.managesieve", kind: .port, standard: "4190", help: "Their ManageSieve port."),
+  ]
 
   /// The process, its times and bounds.
   private static let back: [ConfigKey] = [

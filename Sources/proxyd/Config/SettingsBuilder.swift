@@ -19,7 +19,7 @@ struct SettingsBuilder {
       reader.report("there is no certificate for it, expected the key tls", key: key, at: reader.places[key])
     }
     let backends = readBackends(file)
-    let routes = readRoutes(file)
+    let routes = RouteBuilder(builder: self).read(file)
     let loops = file.integer("loops") ?? Proxy.usableCores
     let timeouts = file.section("timeouts").map { readTimeouts($0) } ?? Timeouts()
     let limitsSection = file.section("limits")
@@ -34,6 +34,9 @@ struct SettingsBuilder {
         ?? BackendManner(),
       trustedProxies: file.networks("trusted-proxies") ?? [], loops: loops,
       timeouts: timeouts, limits: limits, sessions: limitsSection?.integer("sessions"), log: log, user: readUser(file))
+    settings.names = file.section("names").map { NameBuilder(section: $0).rules() } ?? NameRules()
+    settings.passwordCheck = file.section("password-check").flatMap { readPasswordCheck($0) }
+    if let section = file.section("unnamed-backends") { settings.unnamedPorts = readPorts(section) }
     settings.masterSeparator = file.text("master-separator").map { Array($0.utf8) } ?? []
     return settings
   }
@@ -158,59 +161,26 @@ struct SettingsBuilder {
         let entry = reader.section(node, key: section.path(name), pattern: "backends.*"),
         entry.required("address") != nil, let host = entry.value("address", { Host($0) })
       else { continue }
-      var ports: [MailProtocol: UInt16] = [:]
-      if let section = entry.section("ports") {
-        for mailProtocol in MailProtocol.allCases { ports[mailProtocol] = section.port(mailProtocol.rawValue) }
-      }
+      let ports = readPorts(entry)
       let manner = BackendBuilder(builder: self, section: entry).manner()
       backends[name] = BackendSettings(host: host, ports: ports, manner: manner)
     }
     return backends
   }
 
-  private func readRoutes(_ file: ConfigSection) -> [RouteSettings]? {
-    guard let node = file.required("routes"), let entries = reader.list(node, key: "routes") else { return nil }
-    if entries.isEmpty { file.report("the list is empty, expected at least one source", "routes") }
-    var routes: [RouteSettings] = []
-    for (key, node) in entries {
-      guard let entry = reader.section(node, key: key, pattern: "routes[]") else { continue }
-      guard entry.order.count == 1, let kind = entry.order.first else {
-        if entry.order.count != 1 {
-          reader.report(
-            "a source has exactly one of \(ConfigKeys.children(of: "routes[]").joined(separator: ", "))", key: key,
-            at: reader.places[key])
-        }
-        continue
-      }
-      switch kind {
-      case "sqlite": if let source = sqlite(entry) { routes.append(source) }
-      case "regex": if let source = regex(entry) { routes.append(source) }
-      case "default": if let backend = entry.text("default") { routes.append(.fixed(backend: backend)) }
-      default: preconditionFailure("the table has a source that is not built: \(kind)")
-      }
-    }
-    return routes
+  private func readPorts(_ section: ConfigSection) -> [MailProtocol: UInt16] {
+    var ports: [MailProtocol: UInt16] = [:]
+    guard let section = section.section("ports") else { return ports }
+    for mailProtocol in MailProtocol.allCases { ports[mailProtocol] = section.port(mailProtocol.rawValue) }
+    return ports
   }
 
-  private func sqlite(_ entry: ConfigSection) -> RouteSettings? {
-    guard case .mapping? = entry.node("sqlite") else {
-      return entry.text("sqlite").map { .sqlite(file: resolve($0), query: nil) }
-    }
-    guard let section = entry.section("sqlite"), section.required("file") != nil, let file = section.text("file") else {
-      return nil
-    }
-    return .sqlite(file: resolve(file), query: section.text("query"))
-  }
-
-  private func regex(_ entry: ConfigSection) -> RouteSettings? {
-    guard case .mapping? = entry.node("regex") else {
-      return entry.text("regex").map { .regex(file: resolve($0)) }
-    }
-    guard let section = entry.section("regex"), section.required("file") != nil, let file = section.text("file") else {
-      return nil
-    }
-    let isCompatible = section.value("perdition-compatible") { ["true": true, "false": false][$0] } ?? false
-    return .regex(file: resolve(file), perditionCompatible: isCompatible)
+  private func readPasswordCheck(_ section: ConfigSection) -> PasswordCheckSettings? {
+    guard section.required("pam") != nil, let service = section.text("pam") else { return nil }
+    var check = PasswordCheckSettings(service: service)
+    if let timeout = section.duration("timeout") { check.timeout = timeout }
+    if let count = section.integer("connections") { check.connections = count }
+    return check
   }
 
   private func readUser(_ file: ConfigSection) -> UserSettings? {

@@ -1,0 +1,6 @@
+#ifndef PROXYD_CLMDB_SHIM_H
+#define PROXYD_CLMDB_SHIM_H
+
+#include <lmdb.h>
+
+#endif

@@ -1,0 +1,25 @@
+/// Makes the plans of the sources this program was built with; all others are refused by name.
+
+internal import Protocols
+
+enum SourcePlans {
+  /// The plan of a source off the loops, with its files read; nil for a source on the loops. `key` is where the
+  /// configuration has it.
+  static func plan(_ route: RouteSettings, _ key: String) throws(SettingsErrors) -> SourcePlan? {
+    switch route.source {
+    case .sqlite, .regex, .fixed, .clientNamed: return nil
+    case .postgresql: throw missing("PostgreSQL", "\(key).postgresql")
+    case .mysql: throw missing("MySQL", "\(key).mysql")
+    case .ldap: throw missing("LDAP", "\(key).ldap")
+    case .http: throw missing("HTTP", "\(key).http")
+    case .redis: throw missing("Redis", "\(key).redis")
+    case .cdb: throw missing("CDB", "\(key).cdb")
+    case .lmdb: throw missing("LMDB", "\(key).lmdb")
+    }
+  }
+
+  private static func missing(_ trait: String, _ key: String) -> SettingsErrors {
+    let problem = "this proxyd was built without it: swift build --traits \(trait)"
+    return SettingsErrors([SettingsError(key: key, problem: problem)])
+  }
+}
