@@ -206,8 +206,8 @@ package struct RoutePlan: Sendable {
         throw SettingsErrors([SettingsError(key: key, problem: "\(file): \(problem)")])
       }
       return .sqlite(file: file, query: query, hasHash: hasHash)
-    case .regex(let file, _):
-      let rules = try RegexRules(file: file, key: "\(key).regex")
+    case .regex(let file, let isPerditions):
+      let rules = try RegexRules(file: file, key: "\(key).regex", perditionCompatible: isPerditions)
       warnings += rules.warnings
       return .regex(rules)
     case .fixed(let backends):
