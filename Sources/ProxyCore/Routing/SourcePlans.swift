@@ -8,8 +8,18 @@ enum SourcePlans {
   static func plan(_ route: RouteSettings, _ key: String) throws(SettingsErrors) -> SourcePlan? {
     switch route.source {
     case .sqlite, .regex, .fixed, .clientNamed: return nil
-    case .postgresql: throw missing("PostgreSQL", "\(key).postgresql")
-    case .mysql: throw missing("MySQL", "\(key).mysql")
+    case .postgresql(let settings):
+      #if PostgreSQL
+        return try SQLPlans.plan(settings, route, key: "\(key).postgresql")
+      #else
+        throw missing("PostgreSQL", "\(key).postgresql")
+      #endif
+    case .mysql(let settings):
+      #if MySQL
+        return try SQLPlans.plan(settings, route, key: "\(key).mysql")
+      #else
+        throw missing("MySQL", "\(key).mysql")
+      #endif
     case .ldap: throw missing("LDAP", "\(key).ldap")
     case .http: throw missing("HTTP", "\(key).http")
     case .redis: throw missing("Redis", "\(key).redis")
