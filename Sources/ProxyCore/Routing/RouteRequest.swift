@@ -44,6 +44,8 @@ package struct LoginFacts: Equatable, Sendable {
   package var method = LoginDraft.Method.command
   /// The number of the login on its connection, from 1.
   package var attempt = 1
+  /// Both ends in the words of a PROXY header; nil if there was none.
+  package var header: KeyFacts?
   /// TLS's version and cipher with the client, as OpenSSL names them; nil without TLS.
   package var tls: TLS?
 
