@@ -143,6 +143,18 @@ enum Syscall {
     call { unsafe Int(linux_open_append(path)) }.map(Int32.init)
   }
 
+  /// A file that is not there yet, for its owner alone if `isSecret`.
+  static func openNew(_ path: String, isSecret: Bool) -> Result<Int32, SystemError> {
+    let flags = O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC
+    return call { unsafe Int(Glibc.open(path, flags, isSecret ? 0o600 : 0o644)) }.map(Int32.init)
+  }
+
+  static func makeFolder(_ path: String) -> SystemError? { failure(call { unsafe Int(mkdir(path, 0o755)) }) }
+
+  static func remove(_ path: String) -> SystemError? { failure(call { unsafe Int(unlink(path)) }) }
+
+  static func exists(_ path: String) -> Bool { unsafe access(path, F_OK) == 0 }
+
   static func duplicate(_ fd: Int32) -> Result<Int32, SystemError> {
     call { Int(fcntl(fd, F_DUPFD_CLOEXEC, 3)) }.map(Int32.init)
   }
@@ -240,26 +252,6 @@ enum Syscall {
   /// The peer's address; nil if the socket is not connected.
   static func peerAddress(_ descriptor: borrowing Descriptor) -> SocketAddress? {
     unsafe address(descriptor) { unsafe getpeername($0, $1, $2) }
-  }
-
-  /// The name of an address, as the system knows it; nil if it has none. Blocks.
-  static func name(of address: SocketAddress) -> Result<String?, NameError> {
-    unsafe withUnsafeTemporaryAllocation(of: CChar.self, capacity: Int(NI_MAXHOST)) { buffer in
-      // SAFETY: the name is written with its NUL into the buffer, whose size is told.
-      let result = unsafe address.withSocketAddress { pointer, length in
-        unsafe getnameinfo(pointer, length, buffer.baseAddress, socklen_t(buffer.count), nil, 0, NI_NAMEREQD)
-      }
-      switch result {
-      case 0: return unsafe .success(buffer.baseAddress.map { unsafe String(cString: $0) })
-      case EAI_NONAME: return .success(nil)
-      default: return unsafe .failure(NameError(words: String(cString: gai_strerror(result))))
-      }
-    }
-  }
-
-  /// Why an address can't be named.
-  struct NameError: Error {
-    let words: String
   }
 
   private static func address(

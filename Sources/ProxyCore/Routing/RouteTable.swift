@@ -167,13 +167,18 @@ package struct RoutePlan: Sendable {
 
   /// Opens every source; all that is wrong is told together. A server is not connected to yet: one that is away must not
   /// keep the proxy from starting.
-  package init(_ settings: Settings) throws(SettingsErrors) {
+  package init(_ settings: Settings) throws(SettingsErrors) { try self.init(settings, plans: SourcePlans.plan) }
+
+  /// With sources of a test's own.
+  init(
+    _ settings: Settings, plans: (RouteSettings, String) throws(SettingsErrors) -> SourcePlan?
+  ) throws(SettingsErrors) {
     var steps: [Step] = []
     var warnings: [SettingsError] = []
     var errors: [SettingsError] = []
     for (index, route) in settings.routes.enumerated() {
       do throws(SettingsErrors) {
-        let opened = try RoutePlan.open(route, key: "routes[\(index)]", settings, &warnings)
+        let opened = try RoutePlan.open(route, key: "routes[\(index)]", settings, plans, &warnings)
         steps.append(Step(settings: route, opened: opened))
       } catch {
         errors += error.errors
@@ -196,7 +201,8 @@ package struct RoutePlan: Sendable {
   }
 
   private static func open(
-    _ route: RouteSettings, key: String, _ settings: Settings, _ warnings: inout [SettingsError]
+    _ route: RouteSettings, key: String, _ settings: Settings,
+    _ plans: (RouteSettings, String) throws(SettingsErrors) -> SourcePlan?, _ warnings: inout [SettingsError]
   ) throws(SettingsErrors) -> Opened {
     switch route.source {
     case .sqlite(let file, let query):
@@ -208,7 +214,7 @@ package struct RoutePlan: Sendable {
         throw SettingsErrors([SettingsError(key: key, problem: "\(file): \(problem)")])
       }
       return .sqlite(file: file, query: query, hasHash: hasHash)
-    case .regex(let file):
+    case .regex(let file, _):
       let rules = try RegexRules(file: file, key: "\(key).regex")
       warnings += rules.warnings
       return .regex(rules)
@@ -221,7 +227,7 @@ package struct RoutePlan: Sendable {
       return .fixed(backends)
     case .clientNamed(let servers): return .clientNamed(servers)
     case .postgresql, .mysql, .ldap, .http, .redis, .cdb, .lmdb:
-      guard let plan = try SourcePlans.plan(route, key: key) else { preconditionFailure("a source without a plan") }
+      guard let plan = try plans(route, key) else { preconditionFailure("a source without a plan") }
       return .pool(SourcePool(plan, timeout: route.timeout, cache: route.cache))
     }
   }

@@ -5,7 +5,7 @@ internal import Protocols
 enum SourcePlans {
   /// The plan of a source off the loops, with its files read; nil for a source on the loops. `key` is where the
   /// configuration has it.
-  static func plan(_ route: RouteSettings, key: String) throws(SettingsErrors) -> SourcePlan? {
+  static func plan(_ route: RouteSettings, _ key: String) throws(SettingsErrors) -> SourcePlan? {
     switch route.source {
     case .sqlite, .regex, .fixed, .clientNamed: return nil
     case .postgresql: throw missing("PostgreSQL", "\(key).postgresql")
