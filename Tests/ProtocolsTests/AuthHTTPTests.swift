@@ -16,7 +16,9 @@ struct AuthHTTPRequestTests {
     request.user = Array("joe@example.org".utf8)
     request.attempt = 2
     request.clientAddress = "2001:db8::1"
-    request.tls = .init(version: "TLSv1.3", cipher: "TLS_AES_128_GCM_SHA256", subject: "CN=joe,O=Example")
+    request.tls = .init(
+      version: "TLSv1.3", cipher: "TLS_AES_128_GCM_SHA256",
+      client: .verified(subject: "CN=joe,O=Example", issuer: "CN=ca", serial: [0x0A, 0xF1], fingerprint: [0xAB, 0x01]))
     var header = KeyFacts()
     (header.clientAddress, header.clientPort) = ("2001:db8::1", "4711")
     (header.localAddress, header.localPort) = ("192.0.2.1", "143")
@@ -27,7 +29,8 @@ struct AuthHTTPRequestTests {
         "Auth-Login-Attempt: 2", "Client-IP: 2001:db8::1", "Proxy-Protocol-Addr: 2001:db8::1",
         "Proxy-Protocol-Port: 4711", "Proxy-Protocol-Server-Addr: 192.0.2.1", "Proxy-Protocol-Server-Port: 143",
         "Auth-SSL: on", "Auth-SSL-Protocol: TLSv1.3", "Auth-SSL-Cipher: TLS_AES_128_GCM_SHA256",
-        "Auth-SSL-Verify: SUCCESS", "Auth-SSL-Subject: CN=joe,O=Example",
+        "Auth-SSL-Verify: SUCCESS", "Auth-SSL-Subject: CN=joe,O=Example", "Auth-SSL-Issuer: CN=ca",
+        "Auth-SSL-Serial: 0AF1", "Auth-SSL-Fingerprint: ab01",
       ])
   }
 
@@ -79,11 +82,13 @@ struct AuthHTTPRequestTests {
       var request = AuthHTTPRequest()
       request.user = [byte]
       request.clientAddress = "a\r\n\0b"
-      request.tls = .init(version: "a\rb", cipher: "a\nb", subject: "a\0b")
+      request.tls = .init(
+        version: "a\rb", cipher: "a\nb", client: .verified(subject: "a\0b", issuer: "a\nb", serial: [], fingerprint: [])
+      )
       var said = Secret()
       request.render(.sent, [byte].span, into: &said)
       let bytes = said.span.array
-      #expect(bytes.count { $0 == 0 } == 11)
+      #expect(bytes.count { $0 == 0 } == 14)
       #expect(!bytes.contains { $0 != 0 && $0 < 0x20 })
     }
   }
@@ -91,7 +96,8 @@ struct AuthHTTPRequestTests {
   @Test func everyHeaderIsOneOfItsNames() {
     var request = AuthHTTPRequest()
     request.header = KeyFacts()
-    request.tls = .init(version: "a", cipher: "b", subject: "c")
+    request.tls = .init(
+      version: "a", cipher: "b", client: .verified(subject: "c", issuer: "d", serial: [1], fingerprint: [2]))
     for line in lines(request, .sent, [0x61]) {
       #expect(AuthHTTPRequest.names.contains(line.prefix { $0 != ":" }.lowercased()), "\(line)")
     }

@@ -42,6 +42,14 @@ struct HTTPAddressTests {
   }
 }
 
+extension HTTPAddressTests {
+  @Test(arguments: [
+    ("http://u:p@a/", "http://***@a/"), ("http://u@p@a/", "http://***@a/"), ("u:p@a", "***@a"),
+    ("http://a/", "http://a/"),
+  ])
+  func isMasked(_ text: String, _ shown: String) { #expect(HTTPAddress.masked(text) == shown) }
+}
+
 struct HTTPPlanTests {
   private func settings(urls: [String] = ["http://a/"], headers: [String] = [], file: String? = nil) -> HTTPSettings {
     HTTPSettings(

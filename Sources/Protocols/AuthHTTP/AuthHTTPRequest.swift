@@ -22,14 +22,14 @@ package struct AuthHTTPRequest: Equatable, Sendable {
     package var version: String
     /// As `TLS_AES_128_GCM_SHA256`.
     package var cipher: String
-    /// The subject of the client's verified certificate; nil if it showed none.
-    package var subject: String?
+    /// What the client showed of itself.
+    package var client: ClientCertificateFacts
 
     /// TLS of its parts.
-    package init(version: String, cipher: String, subject: String?) {
+    package init(version: String, cipher: String, client: ClientCertificateFacts) {
       self.version = version
       self.cipher = cipher
-      self.subject = subject
+      self.client = client
     }
   }
 
@@ -51,7 +51,7 @@ package struct AuthHTTPRequest: Equatable, Sendable {
     "auth-method", "auth-user", "auth-pass", "auth-salt", "auth-protocol", "auth-login-attempt", "client-ip",
     "client-host", "proxy-protocol-addr", "proxy-protocol-port", "proxy-protocol-server-addr",
     "proxy-protocol-server-port", "auth-ssl", "auth-ssl-protocol", "auth-ssl-cipher", "auth-ssl-verify",
-    "auth-ssl-subject",
+    "auth-ssl-subject", "auth-ssl-issuer", "auth-ssl-serial", "auth-ssl-fingerprint", "auth-ssl-cert",
   ]
 
   /// Appends the header lines, each with a NUL behind it, as C has it: no line holds one. `secret` is the client's password,
@@ -80,9 +80,16 @@ package struct AuthHTTPRequest: Equatable, Sendable {
     AuthHTTPRequest.line("Auth-SSL: ", Array("on".utf8), &lines)
     AuthHTTPRequest.line("Auth-SSL-Protocol: ", Array(tls.version.utf8), &lines)
     AuthHTTPRequest.line("Auth-SSL-Cipher: ", Array(tls.cipher.utf8), &lines)
-    guard let subject = tls.subject else { return }
-    AuthHTTPRequest.line("Auth-SSL-Verify: ", Array("SUCCESS".utf8), &lines)
-    AuthHTTPRequest.line("Auth-SSL-Subject: ", Array(subject.utf8), &lines)
+    switch tls.client {
+    case .notAsked: break
+    case .none: AuthHTTPRequest.line("Auth-SSL-Verify: ", Array("NONE".utf8), &lines)
+    case .verified(let subject, let issuer, let serial, let fingerprint):
+      AuthHTTPRequest.line("Auth-SSL-Verify: ", Array("SUCCESS".utf8), &lines)
+      AuthHTTPRequest.line("Auth-SSL-Subject: ", Array(subject.utf8), &lines)
+      AuthHTTPRequest.line("Auth-SSL-Issuer: ", Array(issuer.utf8), &lines)
+      AuthHTTPRequest.line("Auth-SSL-Serial: ", AuthHTTPRequest.hexadecimal(serial), &lines)
+      AuthHTTPRequest.line("Auth-SSL-Fingerprint: ", AuthHTTPRequest.hexadecimal(fingerprint).map(\.lowercased), &lines)
+    }
   }
 
   /// nginx's word for how the credentials were given: `plain` for every way to say a password. What it has no word for goes
@@ -109,8 +116,21 @@ package struct AuthHTTPRequest: Equatable, Sendable {
   private static func escape(_ byte: UInt8, _ lines: inout Secret) {
     guard byte <= .space || byte == .ascii("%") else { return lines.append(byte) }
     lines.append(.ascii("%"))
-    for digit in [byte >> 4, byte & 0xF] {
-      lines.append(digit < 10 ? .ascii("0") + digit : .ascii("A") + digit - 10)
+    for digit in hexadecimal([byte]) { lines.append(digit) }
+  }
+
+  private static func hexadecimal(_ bytes: [UInt8]) -> [UInt8] {
+    bytes.flatMap { byte in
+      [byte >> 4, byte & 0xF].map { $0 < 10 ? .ascii("0") + $0 : .ascii("A") + $0 - 10 }
     }
   }
+}
+
+/// What a client showed of itself in TLS.
+package enum ClientCertificateFacts: Equatable, Sendable {
+  /// Clients are not asked for certificates.
+  case notAsked
+  case none
+  /// Subject and issuer as RFC 2253 writes them, the number, and the SHA-1 of all of it.
+  case verified(subject: String, issuer: String, serial: [UInt8], fingerprint: [UInt8])
 }

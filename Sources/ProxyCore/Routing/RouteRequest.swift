@@ -55,14 +55,14 @@ package struct LoginFacts: Equatable, Sendable {
     package var version: String
     /// As `TLS_AES_128_GCM_SHA256`.
     package var cipher: String
-    /// The subject of the client's verified certificate; nil if it showed none.
-    package var subject: String?
+    /// What the client showed of itself.
+    package var client: ClientCertificateFacts
 
     /// TLS of its parts.
-    package init(version: String, cipher: String, subject: String?) {
+    package init(version: String, cipher: String, client: ClientCertificateFacts) {
       self.version = version
       self.cipher = cipher
-      self.subject = subject
+      self.client = client
     }
   }
 

@@ -97,7 +97,7 @@ extension Session {
     }
     facts.attempt = record.attempts
     facts.tls = client.tlsFacts.map {
-      LoginFacts.TLS(version: $0.version, cipher: $0.cipher, subject: $0.peerSubject)
+      LoginFacts.TLS(version: $0.version, cipher: $0.cipher, client: client.certificateFacts)
     }
     return facts
   }

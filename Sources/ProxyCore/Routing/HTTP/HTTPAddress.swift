@@ -58,6 +58,15 @@ package struct HTTPAddress: Equatable, Sendable {
   }
 }
 
+extension HTTPAddress {
+  /// An address as errors show it, without a password that may be in it.
+  package static func masked(_ text: String) -> String {
+    guard let end = text.lastIndex(of: "@") else { return text }
+    let start = text.firstRange(of: "://")?.upperBound ?? text.startIndex
+    return start < end ? "\(text[..<start])***\(text[end...])" : text
+  }
+}
+
 extension String {
   /// What is behind a beginning, letters compared without regard to case; nil if it begins otherwise.
   fileprivate func dropping(_ beginning: String) -> Substring? {

@@ -100,7 +100,7 @@
       question.attempt = facts.attempt
       question.clientAddress = facts.addresses.clientAddress
       question.header = facts.header
-      question.tls = facts.tls.map { .init(version: $0.version, cipher: $0.cipher, subject: $0.subject) }
+      question.tls = facts.tls.map { .init(version: $0.version, cipher: $0.cipher, client: $0.client) }
       return question
     }
 

@@ -20,7 +20,7 @@ package struct HTTPPlan: Sendable {
     var addresses: [HTTPAddress] = []
     for text in settings.urls {
       do throws(HTTPAddress.Problem) { addresses.append(try HTTPAddress(text)) } catch {
-        errors.append(SettingsError(key: "\(key).url", problem: "\(text): \(error.words)"))
+        errors.append(SettingsError(key: "\(key).url", problem: "\(HTTPAddress.masked(text)): \(error.words)"))
       }
     }
     var lines = Secret()

@@ -43,7 +43,7 @@ enum HTTPSourceKeys {
     guard section.required("url") != nil, let urls = section.texts("url") else { return nil }
     for (index, text) in urls.enumerated() {
       do throws(HTTPAddress.Problem) { _ = try HTTPAddress(text) } catch {
-        report("\"\(text)\" can't be used: \(error.words)", "url", index, urls.count, section)
+        report("\"\(HTTPAddress.masked(text))\" can't be used: \(error.words)", "url", index, urls.count, section)
       }
     }
     let headers = section.texts("headers") ?? []
