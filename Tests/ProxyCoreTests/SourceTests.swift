@@ -390,6 +390,20 @@ struct SourceSessionTests {
     _ = backendAnswers(client)
   }
 
+  /// A master user's password says nothing of the user's.
+  @Test func anotherUsersPasswordIsNotCompared() throws {
+    let source = PlayedSource(isPersonal: true) { _ in .answer(SourceAnswer("a")) }
+    let settings = Settings.to(server.port)
+    let stage = try LoopStage(settings, routes: source.plan(settings))
+    let client = stage.connect()
+    _ = client.hear("ready.\r\n")
+    let plain = Data("alice\0admin\0s3cret".utf8).base64EncodedString()
+    client.send("a AUTHENTICATE PLAIN \(plain)\r\n")
+    #expect(client.hear("\r\n").hasPrefix("a NO [CANNOT] "))
+    #expect(source.keys.isEmpty)
+    #expect(stage.log().contains("failure=uncheckable"))
+  }
+
   /// The words are the service's, and they come when it says.
   @Test func aServiceRefusesInItsOwnWords() throws {
     let source = PlayedSource(isPersonal: true) { _ in

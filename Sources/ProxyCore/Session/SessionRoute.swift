@@ -60,7 +60,7 @@ extension Session {
     }
     record.login = rules.name(login.draft.user, for: .log, addressName: login.addressName)
     let request = RouteRequest(
-      user: login.draft.user, mailProtocol: record.listener.mailProtocol, rules: rules,
+      user: login.draft.user, authenticator: login.draft.name, mailProtocol: record.listener.mailProtocol, rules: rules,
       facts: loginFacts(login, loop.routes),
       addressName: login.addressName)
     return find(login, loop.routes.search(request, number: loop.nextSearch()), on: loop)

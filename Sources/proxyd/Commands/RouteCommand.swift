@@ -104,7 +104,8 @@ struct RouteCommand: ParsableCommand {
     }
     let each = names.isEmpty ? 0 : (Moment.now - began) / UInt64(names.count)
     Console.say(
-      "\(names.count) users: \(found) found, \(unknown) unknown, \(failed) failed, \(each / 1_000).\(each / 100 % 10) us each")
+      "\(names.count) users: \(found) found, \(unknown) unknown, \(failed) failed, \(each / 1_000).\(each / 100 % 10) us each"
+    )
     if failed > 0 { throw ExitCode(2) }
     if unknown > 0 { throw ExitCode.failure }
   }
