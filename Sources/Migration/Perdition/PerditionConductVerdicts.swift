@@ -10,7 +10,10 @@ extension PerditionVerdicts {
         "password-check: { pam: perdition }. With ManageSieve Perdition fails there always; proxyd does not."
       )
     }
-    return (.carried, "password-check: { pam: perdition }; the service's file in /etc/pam.d stays.")
+    return (
+      .carried,
+      "password-check: { pam: perdition }; the service's file in /etc/pam.d stays. It takes a proxyd built with TRAITS=PAM."
+    )
   }
 
   func loginDisabled() -> Answer {

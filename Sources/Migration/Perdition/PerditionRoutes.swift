@@ -293,7 +293,8 @@ struct PerditionRoutes {
         + "manual's defaults were taken."
     verdict = (
       isSilent ? .changed : .carried,
-      "a source `\(kind)` with a query that answers the same; the key can't break out of it, and connections are kept.\(missing)"
+      "a source `\(kind)` with a query that answers the same; the key can't break out of it, and connections are kept. It takes "
+        + "a proxyd built with TRAITS=\(kind == "mysql" ? "MySQL" : "PostgreSQL").\(missing)"
     )
     if kind == "postgresql" {
       report.append(
@@ -331,7 +332,10 @@ struct PerditionRoutes {
     if attributes.count > 1, manner.keepsUsers { source.append(DraftKey("login-attribute", first)) }
     if attributes.count > 2 { source.append(DraftKey("port-attribute", attributes[2])) }
     routes.append([DraftKey("ldap", .map(source), ["map_library and map_library_opt"])] + keys)
-    verdict = (.carried, "a source `ldap` that asks the same; the key is escaped, which Perdition does not.")
+    verdict = (
+      .carried,
+      "a source `ldap` that asks the same; the key is escaped, which Perdition does not. It takes a proxyd built with TRAITS=LDAP."
+    )
     for note in directory.notes { report.append(ReportEntry("", "map_library_opt", .changed, "\(note).")) }
     if directory.version == 2 {
       report.append(
