@@ -181,7 +181,8 @@ package struct PerditionArguments: Equatable, Sendable {
     faults.append(
       ReportEntry(
         word.place, word.text, .lost,
-        "\(problem). Perdition reads no further than this and starts with what came before; so did the import. If it is a "
+        "\(problem). Perdition reads no further than this and starts with what came before; so did the import. If it "
+          + "is a "
           + "mistake, mend the line and import again."))
     for behind in rest where behind.line != nil {
       let line = behind.line?.words.joined(separator: " ") ?? behind.text
@@ -242,7 +243,8 @@ package struct PerditionArguments: Equatable, Sendable {
     case .lostLastLine(let text):
       ReportEntry(
         place, Masked.text(text), .lost,
-        "the last line has no line end, so Perdition never sees it, and nothing was made of it. If it is meant, end the "
+        "the last line has no line end, so Perdition never sees it, and nothing was made of it. If it is meant, end "
+          + "the "
           + "line and import again.")
     case .openQuote:
       ReportEntry(
@@ -253,7 +255,8 @@ package struct PerditionArguments: Equatable, Sendable {
     case .continuationBeforeCRLF:
       ReportEntry(
         place, "", .changed,
-        "a backslash joins no lines that end with CR LF: to Perdition the next line stands for itself, and so was it read."
+        "a backslash joins no lines that end with CR LF: to Perdition the next line stands for itself, and so was it "
+          + "read."
       )
     case .nul: ReportEntry(place, "", .changed, "Perdition reads up to the NUL, and so did the import.")
     }

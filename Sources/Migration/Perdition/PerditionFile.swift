@@ -6,8 +6,8 @@ internal import Protocols
 ///
 /// The rules were found by asking Perdition 2.2: a line ends with CR or LF; a backslash before either joins, before
 /// anything else makes it plain; single quotes keep all, double quotes all but the backslash; line ends within quotes
-/// vanish; `#` outside quotes begins a comment. A word that no blank and no line end has ended at the end of the file is
-/// lost.
+/// vanish; `#` outside quotes begins a comment. A word that no blank and no line end has ended at the end of the file
+/// is lost.
 package struct PerditionFile: Equatable, Sendable {
   /// The lines that say something.
   package let lines: [Line]
