@@ -8,14 +8,37 @@ enum SourcePlans {
   static func plan(_ route: RouteSettings, _ key: String) throws(SettingsErrors) -> SourcePlan? {
     switch route.source {
     case .sqlite, .regex, .fixed, .clientNamed: return nil
-    case .postgresql: throw missing("PostgreSQL", "\(key).postgresql")
-    case .mysql: throw missing("MySQL", "\(key).mysql")
+    case .postgresql(let settings):
+      #if PostgreSQL
+        return try SQLPlans.plan(settings, route, key: "\(key).postgresql")
+      #else
+        throw missing("PostgreSQL", "\(key).postgresql")
+      #endif
+    case .mysql(let settings):
+      #if MySQL
+        return try SQLPlans.plan(settings, route, key: "\(key).mysql")
+      #else
+        throw missing("MySQL", "\(key).mysql")
+      #endif
     case .ldap: throw missing("LDAP", "\(key).ldap")
-    case .http: throw missing("HTTP", "\(key).http")
+    case .http(let settings): return try http(settings, key: "\(key).http")
     case .redis: throw missing("Redis", "\(key).redis")
     case .cdb: throw missing("CDB", "\(key).cdb")
     case .lmdb: throw missing("LMDB", "\(key).lmdb")
     }
+  }
+
+  private static func http(_ settings: HTTPSettings, key: String) throws(SettingsErrors) -> SourcePlan {
+    let plan = try HTTPPlan(settings, key: key)
+    #if HTTP
+      return SourcePlan(
+        name: plan.name, connections: settings.connections, isPersonal: plan.sendsPassword, needsFacts: true
+      ) {
+        HTTPConnection(plan)
+      }
+    #else
+      throw missing("HTTP", key)
+    #endif
   }
 
   private static func missing(_ trait: String, _ key: String) -> SettingsErrors {
