@@ -16,7 +16,7 @@ struct CorpusCase: CustomStringConvertible, Sendable {
 
   static let all: [CorpusCase] = {
     let names = (try? FileManager.default.contentsOfDirectory(atPath: root.path)) ?? []
-    return names.sorted().map { CorpusCase(folder: root.appending(path: $0)) }
+    return names.filter { $0.first?.isNumber == true }.sorted().map { CorpusCase(folder: root.appending(path: $0)) }
   }()
 
   var names: [String] { ((try? FileManager.default.contentsOfDirectory(atPath: folder.path)) ?? []).sorted() }
