@@ -153,8 +153,6 @@ enum Syscall {
 
   static func remove(_ path: String) -> SystemError? { failure(call { unsafe Int(unlink(path)) }) }
 
-  static func exists(_ path: String) -> Bool { unsafe access(path, F_OK) == 0 }
-
   static func duplicate(_ fd: Int32) -> Result<Int32, SystemError> {
     call { Int(fcntl(fd, F_DUPFD_CLOEXEC, 3)) }.map(Int32.init)
   }
