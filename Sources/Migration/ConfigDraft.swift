@@ -62,6 +62,7 @@ package struct ConfigDraft: Equatable, Sendable {
     case .text, .texts, .line: return comments + ["\(indent)\(key.name): \(inline(key.value))"]
     case .map(let keys):
       return comments + ["\(indent)\(key.name):"] + keys.flatMap { lines($0, indent: indent + "  ") }
+    case .list(let items) where items.isEmpty: return comments + ["\(indent)\(key.name): []"]
     case .list(let items):
       return comments + ["\(indent)\(key.name):"] + items.flatMap { item($0, indent: indent + "  ") }
     }

@@ -46,6 +46,11 @@ package struct ReportSection: Equatable, Sendable {
   }
 }
 
+/// Numbers with their nouns.
+enum Counted {
+  static func text(_ count: Int, _ noun: String) -> String { "\(count) \(noun)\(count == 1 ? "" : "s")" }
+}
+
 /// The whole report.
 package struct ImportReport: Equatable, Sendable {
   /// Its headline.

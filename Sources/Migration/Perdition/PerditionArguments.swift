@@ -19,13 +19,17 @@ package struct PerditionArguments: Equatable, Sendable {
   /// What is wrong with the arguments.
   package var faults: [ReportEntry] = []
   /// Whether Perdition would not have started with them.
-  package var isRefused = false
+  package var isRefused: Bool { !refusals.isEmpty }
+  /// Why it would not have started.
+  private var refusals: [ReportEntry] = []
 
   private struct Word {
     let text: String
     let place: String
     /// Whose line it is the front of.
     let line: PerditionFile.Line?
+    /// Whether it comes from a command line.
+    var isCommand = false
   }
 
   /// From a file; `name` is what its places begin with.
@@ -42,19 +46,26 @@ package struct PerditionArguments: Equatable, Sendable {
       words += line.words.dropFirst().map { Word(text: $0, place: place, line: nil) }
     }
     var arguments = parse(words)
+    let lost = file.oddities.compactMap { if case .lostLastLine = $0.kind { "\(name):\($0.line)" } else { nil } }
+    // A name whose value the end of the file cut off is told once.
+    arguments.faults.removeAll { lost.contains($0.place) }
     if arguments.isRefused {
       // Perdition would not have started: what the writer meant is all there is to go by.
       let meant = asMeant(file, name: name)
       arguments.settings = meant.settings
-      arguments.faults = arguments.faults.filter { !$0.text.hasPrefix(afterwards) } + meant.faults
+      arguments.faults = arguments.refusals + meant.faults
     }
-    arguments.faults = file.oddities.map { explain($0, name: name) } + arguments.faults
+    let isOpen = file.oddities.contains { $0.kind == .openQuote }
+    let oddities = file.oddities.filter { oddity in
+      if case .lostLastLine = oddity.kind { !isOpen } else { true }
+    }
+    arguments.faults = oddities.map { explain($0, name: name) } + arguments.faults
     return arguments
   }
 
   /// From a command line in words.
   package static func commandLine(_ words: [String], place: String) -> PerditionArguments {
-    parse(words.map { Word(text: $0, place: place, line: nil) })
+    parse(words.map { Word(text: $0, place: place, line: nil, isCommand: true) })
   }
 
   /// popt's rules, and Perdition's: an unknown option or a bad number ends the reading, and what came before counts; a
@@ -103,14 +114,17 @@ package struct PerditionArguments: Equatable, Sendable {
       }
     }
     if let stop { arguments.stopped(at: stop.word, stop.problem, before: words[index...]) }
-    for stray in strays {
-      arguments.isRefused = true
-      let what = stray.line == nil ? "is a value without an option that takes one" : "begins with a blank"
-      arguments.faults.append(
+    for stray in strays
+    where !arguments.refusals.contains(where: { $0.place == stray.place && stray.line == nil && !stray.isCommand }) {
+      let shown = stray.line?.words.joined(separator: " ") ?? stray.text
+      let what =
+        stray.line == nil ? "\"\(stray.text)\" is a value that no option takes" : "the line begins with a blank"
+      let remedy = stray.isCommand ? "It was passed over." : "It was read as its writer must have meant it."
+      arguments.refusals.append(
         ReportEntry(
-          stray.place, stray.text, .changed,
-          "this \(what): Perdition would not have started. It was read as its writer must have meant it."))
+          stray.place, Masked.text(shown), .changed, "\(what): Perdition would not have started. \(remedy)"))
     }
+    arguments.faults += arguments.refusals
     return arguments
   }
 
@@ -149,12 +163,9 @@ package struct PerditionArguments: Equatable, Sendable {
   }
 
   private mutating func refuse(_ word: Word, _ problem: String) {
-    isRefused = true
-    faults.append(
+    refusals.append(
       ReportEntry(word.place, word.text, .lost, "\(problem): Perdition would not have started. It was passed over."))
   }
-
-  private static let afterwards = "it stands behind"
 
   private mutating func stopped(at word: Word, _ problem: String, before rest: ArraySlice<Word>) {
     faults.append(
@@ -167,7 +178,7 @@ package struct PerditionArguments: Equatable, Sendable {
       faults.append(
         ReportEntry(
           behind.place, Masked.text(line), .lost,
-          "\(PerditionArguments.afterwards) an option that ends Perdition's reading, so it has no effect there; nothing was made of "
+          "it stands behind an option that ends Perdition's reading, so it has no effect there; nothing was made of "
             + "it here."))
     }
   }

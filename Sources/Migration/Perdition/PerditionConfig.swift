@@ -140,7 +140,9 @@ struct PerditionConfig {
     if let words = Capabilities(instance).words, !words.isEmpty {
       keys.append(DraftKey("capabilities", .texts(words), [Capabilities(instance).option.rawValue]))
     }
-    if let line = instance.value(.okayLine), !instance.has(.serverResponseLine), !instance.has(.serverOkayLine) {
+    if let line = instance.value(.okayLine), !instance.has(.serverResponseLine), !instance.has(.serverOkayLine),
+      case .success = OwnWords.read(line, .loginOK, instance.mailProtocol.mailProtocol)
+    {
       keys.append(DraftKey("login-ok", line, ["ok_line"]))
     }
     return keys
@@ -172,7 +174,7 @@ struct PerditionConfig {
       if let domain = manner.domain {
         keys.append(DraftKey("domain", domain, ["explicit_domain"]))
       } else {
-        keys.append(DraftKey("domain-of-address", "\(manner.add.depth)", ["add_domain's depth"]))
+        keys.append(DraftKey("domain-of-address", "\(min(10, manner.add.depth))", ["add_domain's depth"]))
       }
     }
     if !manner.lower.states.isEmpty { keys.append(DraftKey("lower-case", .texts(manner.lower.states), ["lower_case"])) }
@@ -261,7 +263,7 @@ struct PerditionConfig {
       return DraftKey(mailProtocol.rawValue, "\(way.port)")
     }
     if !ports.isEmpty { unnamed.append(DraftKey("ports", .line(ports), ["outgoing_port, or what the protocol means"])) }
-    if !unnamed.isEmpty {
+    if !unnamed.isEmpty, !routes.routes.isEmpty || group.manner.isClientNamed {
       keys.append(DraftKey("unnamed-backends", .map(unnamed), ["Servers that the map names."]))
     }
     return (keys, named)
@@ -293,7 +295,19 @@ struct PerditionConfig {
         ])
       }
     }
-    entries += routes.routes + standard(named)
+    entries += routes.routes
+    if routes.verdict.verdict == .lost, !named.isEmpty {
+      // Without the map, all its users would be sent to a stranger's backend.
+      entries.append([
+        DraftKey(
+          "sqlite", "the-map-that-is-missing.db",
+          [
+            "!!! The map could not be imported; report.txt says why. Put its source here. Until then this file, which is missing on "
+              + "purpose, keeps proxyd from sending its users to outgoing_server."
+          ])
+      ])
+    }
+    entries += standard(named)
     if entries.isEmpty {
       let name = files.add("map", "db", .map([]))
       report.append(
@@ -349,123 +363,19 @@ struct PerditionConfig {
     } else if group.instances.allSatisfy({ $0.has(.quiet) }) {
       keys.append(DraftKey("level", "error", ["quiet"]))
     }
-    let facility = group.instances.lazy.compactMap { $0.value(.logFacility) }.first ?? "mail"
-    switch facility {
+    let facility = group.instances.lazy.compactMap { $0.value(.logFacility) }.first
+    switch facility ?? "mail" {
     case "-", "+": keys.append(DraftKey("to", "stderr", ["log_facility"]))
     case let path where path.hasPrefix("/"): keys.append(DraftKey("to", path, ["log_facility"]))
-    default: keys.append(DraftKey("to", "syslog", ["log_facility"]))
+    default:
+      keys.append(
+        DraftKey("to", "syslog", [facility == nil ? "Perdition logs so without log_facility" : "log_facility"]))
     }
     if let seconds = SharedNumbers.repetition(group.instances) {
-      keys.append(DraftKey("repeat", "\(seconds)s", ["connect_relog"]))
+      let isGiven = group.instances.contains { $0.has(.connectRelog) }
+      keys.append(
+        DraftKey("repeat", "\(seconds)s", [isGiven ? "connect_relog" : "Perdition's connect_relog of itself"]))
     }
     return keys
-  }
-}
-
-/// Numbers that each instance had for itself and one process has for all.
-enum SharedNumbers {
-  /// The longest that an instance allows before the login; nil if none says.
-  static func login(_ instances: [PerditionInstance]) -> String? {
-    let given = instances.compactMap { $0.number(.authenticateTimeout) }
-    guard let longest = given.max() else { return nil }
-    return given.contains(0) || longest >= 3_600 ? "1h" : "\(longest)s"
-  }
-
-  /// The longest silence that an instance allows; nil if none says.
-  static func idle(_ instances: [PerditionInstance]) -> String? {
-    guard instances.contains(where: { $0.has(.timeout) }) else { return nil }
-    let times = instances.map { $0.number(.timeout) ?? 1_800 }
-    guard let longest = times.max(), !times.contains(0), longest < 168 * 3_600 else { return "168h" }
-    return "\(longest)s"
-  }
-
-  /// The sum of all limits; nil if an instance has none.
-  static func sessions(_ instances: [PerditionInstance]) -> Int? {
-    let limits = instances.map { $0.number(.connectionLimit) ?? 0 }
-    guard !limits.contains(0) else { return nil }
-    return limits.reduce(0) { min(10_000_000, $0 + min($1, 10_000_000)) }
-  }
-
-  /// The shortest time after which an instance logs again; nil if none does.
-  static func repetition(_ instances: [PerditionInstance]) -> Int? {
-    instances.map { $0.number(.connectRelog) ?? 300 }.filter { $0 > 0 }.min()
-  }
-}
-
-/// What an instance announces before the login.
-struct Capabilities: Equatable {
-  /// The option it comes from.
-  let option: PerditionOption
-  /// The words for the key `capabilities`; nil if nothing is set.
-  let words: [String]?
-  /// Words that follow from other keys, or can't be announced.
-  let dropped: [String]
-
-  init(_ instance: PerditionInstance) {
-    let own: PerditionOption =
-      switch instance.mailProtocol.mailProtocol {
-      case .imap: .imapCapability
-      case .pop3: .popCapability
-      case .manageSieve: .sieveCapability
-      }
-    option = instance.value(own) == nil && instance.value(.capability) != nil ? .capability : own
-    guard let text = instance.value(option) else {
-      words = nil
-      dropped = []
-      return
-    }
-    switch instance.mailProtocol.mailProtocol {
-    case .pop3:
-      words = []
-      dropped = [text]
-    case .imap:
-      let all = text.split(separator: " ").map(String.init)
-      let unfit = all.filter { word in
-        let upper = word.uppercased()
-        return upper == "STARTTLS" || upper == "LOGINDISABLED" || upper.hasPrefix("AUTH=")
-          || !Capabilities.isPlain(word)
-      }
-      dropped = unfit
-      words = all.filter { !unfit.contains($0) }
-    case .manageSieve:
-      let lines = Capabilities.sieveLines(text)
-      words = lines.first { $0.name == "SIEVE" }?.value.split(separator: " ").map(String.init).filter(
-        Capabilities.isPlain)
-      dropped = lines.filter { $0.name != "SIEVE" }.map(\.name)
-    }
-  }
-
-  private static func isPlain(_ word: String) -> Bool {
-    word.utf8.allSatisfy { $0 > 0x20 && $0 < 0x7F && !"\"\\(){}[]".utf8.contains($0) }
-  }
-
-  /// `"SIEVE" "fileinto reject"  "SASL" "PLAIN"`: lines with two blanks between.
-  private static func sieveLines(_ text: String) -> [(name: String, value: String)] {
-    var strings: [String] = []
-    var current: String?
-    for character in text {
-      if character == "\"" {
-        if let string = current {
-          strings.append(string)
-          current = nil
-        } else {
-          current = ""
-        }
-      } else {
-        current?.append(character)
-      }
-    }
-    let names: Set<String> = [
-      "IMPLEMENTATION", "SIEVE", "SASL", "NOTIFY", "VERSION", "STARTTLS", "MAXREDIRECTS", "LANGUAGE", "OWNER",
-    ]
-    var lines: [(name: String, value: String)] = []
-    var index = 0
-    while index < strings.count {
-      let name = strings[index].uppercased()
-      let hasValue = index + 1 < strings.count && !names.contains(strings[index + 1].uppercased())
-      lines.append((name, hasValue ? strings[index + 1] : ""))
-      index += hasValue ? 2 : 1
-    }
-    return lines
   }
 }

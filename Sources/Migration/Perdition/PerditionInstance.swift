@@ -46,7 +46,8 @@ package struct PerditionInstance: Equatable, Sendable {
     var all = command.map { setting in
       var setting = setting
       if setting.option.isFilesOwn, counting.contains(setting.option) {
-        setting.ignored = "the file has it too, and the file's is what Perdition takes, whatever its manual says."
+        setting.ignored =
+          "the file has it too, and the file's is what Perdition takes, whatever its manual says: so it was all along."
       }
       return setting
     }
@@ -80,7 +81,11 @@ package struct PerditionInstance: Equatable, Sendable {
     }
   }
 
-  func number(_ option: PerditionOption) -> Int? { value(option).map { Int($0) ?? Int.max } }
+  /// The number that counts; nil if there is none. An empty one is 0.
+  func number(_ option: PerditionOption) -> Int? {
+    let setting = settings.last { $0.option == option && $0.ignored == nil }
+    return setting?.value.map { $0.isEmpty ? 0 : Int($0) ?? Int.max }
+  }
 
   /// Its program and file, which no other instance has both of.
   var label: String { program + (file.map { " (\($0))" } ?? "") }
@@ -239,6 +244,8 @@ package struct PerditionServer: Hashable, Sendable {
 
   /// `host[:port]` with the port as a number; nil if the port is a name that is not known.
   package var backend: String? {
+    // A literal v6 address without brackets loses its last group to the port.
+    guard host.hasPrefix("[") || !host.contains(":") else { return nil }
     guard let port, !port.isEmpty else { return host }
     return PerditionServer.number(port).map { "\(host):\($0)" }
   }

@@ -71,7 +71,8 @@ extension PerditionSite {
     func say(_ title: String, _ text: String) { entries.append(ReportEntry("", title, .changed, text)) }
     say(
       "names",
-      "are looked up in ASCII lower case, whatever lower_case says: two spellings of a user can't get two backends.")
+      "are looked up in ASCII lower case, whatever lower_case says, and regular expressions are matched so: two spellings of a user can't get two backends."
+    )
     if groups.contains(where: { $0.manner.map != .none && !$0.manner.servers.isEmpty }) {
       say(
         "a map that can't be asked",

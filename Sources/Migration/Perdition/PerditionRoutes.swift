@@ -94,9 +94,12 @@ struct PerditionRoutes {
     return kind
   }
 
+  /// The keys up to one with which Perdition's lookup fails.
+  private var known: [String] { Array(manner.keys.prefix { !PerditionVerdicts.hasUnknownEscape($0) }) }
+
   /// The key that every source has if query_key is given.
   private var keys: [DraftKey] {
-    manner.keys.isEmpty ? [] : [DraftKey("keys", .texts(manner.keys), ["query_key: asked in order until one is found"])]
+    known.isEmpty ? [] : [DraftKey("keys", .texts(known), ["query_key: asked in order until one is found"])]
   }
 
   private mutating func addDatabase(_ material: Material?, _ path: String, _ files: inout ImportFiles) {
@@ -126,7 +129,7 @@ struct PerditionRoutes {
     servers += rows.rows.map(\.backend)
     let name = files.add("map", "db", .map(rows.rows))
     let domains = rows.rows.contains { $0.name.hasPrefix("@") }
-    let comments = ["map_library and map_library_opt: the \(rows.rows.count) rows of \(source)"]
+    let comments = ["map_library and map_library_opt: \(Counted.text(rows.rows.count, "row")) of \(source)"]
     if domains, !domainsComeLast {
       // A domain's row must be found by the key that asks for it, and by no earlier one.
       let query =
@@ -138,7 +141,8 @@ struct PerditionRoutes {
       routes.append([DraftKey("sqlite", name, comments)] + keys)
     }
     verdict = (
-      .changed, "\(rows.rows.count) rows of \(source) became the SQLite map \(name); `proxyd map` reads and changes it."
+      .carried,
+      "\(Counted.text(rows.rows.count, "row")) of \(source) became the SQLite map \(name); `proxyd map` reads and changes it."
     )
   }
 
@@ -170,9 +174,13 @@ struct PerditionRoutes {
       [
         DraftKey(
           "regex", .line([DraftKey("file", name), DraftKey("perdition-compatible", "true")]),
-          ["map_library and map_library_opt: the \(file.count) patterns of \(source), matched as Perdition does"])
+          [
+            "map_library and map_library_opt: \(Counted.text(file.count, "pattern")) of \(source), matched as Perdition does"
+          ])
       ] + keys)
-    verdict = (.carried, "\(file.count) patterns of \(source) became \(name), matched as Perdition does.")
+    verdict = (
+      .carried, "\(Counted.text(file.count, "pattern")) of \(source) became \(name), matched as Perdition does."
+    )
   }
 
   private mutating func addMySQL(_ fields: NineFields, _ files: inout ImportFiles) {
@@ -277,13 +285,14 @@ struct PerditionRoutes {
 
   private mutating func addSQL(_ kind: String, _ source: [DraftKey], _ fields: NineFields, _ query: String) {
     routes.append([DraftKey(kind, .map(source), ["map_library and map_library_opt"])] + keys)
+    let isSilent = manner.map == .sql(.mysql, fields) && !fields.isGiven
     let missing =
-      fields.isGiven
+      !isSilent
       ? ""
       : " There is no option string, with which MySQL's library has no host to ask and fails; the "
         + "manual's defaults were taken."
     verdict = (
-      .carried,
+      isSilent ? .changed : .carried,
       "a source `\(kind)` with a query that answers the same; the key can't break out of it, and connections are kept.\(missing)"
     )
     if kind == "postgresql" {

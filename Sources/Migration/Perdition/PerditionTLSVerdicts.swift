@@ -1,36 +1,19 @@
-/// What became of an instance's options for TLS.
+/// What became of options of TLS, toward clients and toward backends.
 
 internal import Protocols
 
-/// Judges what begins with `ssl_`.
-struct PerditionTLSVerdicts {
-  private let instance: PerditionInstance
-  private let group: PerditionGroup
-  private let config: PerditionConfig
-  private let tls: PerditionTLS
+extension PerditionVerdicts {
+  private var tls: PerditionTLS { PerditionTLS(instance) }
 
-  private typealias Answer = (verdict: Verdict, text: String)
-
-  init(_ instance: PerditionInstance, group: PerditionGroup, config: PerditionConfig) {
-    self.instance = instance
-    self.group = group
-    self.config = config
-    tls = PerditionTLS(instance)
+  func toClients(_ answer: @autoclosure () -> Answer) -> Answer {
+    tls.listen == .off ? (.notNeeded, "no TLS is spoken with clients here.") : answer()
   }
 
-  /// The verdict on one of them.
-  func judge(_ option: PerditionOption, _ value: String) -> (verdict: Verdict, text: String) {
-    switch option {
-    case .tlsMode: mode()
-    case .certificateFile, .keyFile, .chainFile, .passphraseDescriptor, .passphraseFile, .parametersFile,
-      .listenCiphers,
-      .listenMinimum, .listenMaximum, .listenCompression, .noCipherServerPreference, .noClientCertificateVerify:
-      tls.listen == .off ? (.notNeeded, "no TLS is spoken with clients here.") : listening(option, value)
-    default: tls.outgoing == .off ? (.notNeeded, "no TLS is spoken with backends here.") : outgoing(option, value)
-    }
+  func toBackends(_ answer: @autoclosure () -> Answer) -> Answer {
+    tls.outgoing == .off ? (.notNeeded, "no TLS is spoken with backends here.") : answer()
   }
 
-  private func mode() -> Answer {
+  func tlsMode() -> Answer {
     var texts = ["listeners[].tls: \(tls.listen.rawValue), and tls: \(tls.outgoing.rawValue) toward backends."]
     var verdict = Verdict.carried
     if !tls.unknown.isEmpty {
@@ -52,111 +35,105 @@ struct PerditionTLSVerdicts {
     return (verdict, texts.joined(separator: " "))
   }
 
-  // MARK: Toward clients
-
-  private func listening(_ option: PerditionOption, _ value: String) -> Answer {
-    switch option {
-    case .certificateFile, .keyFile:
-      let key = option == .keyFile ? "key" : "certificate"
-      let paths = CertificatePaths(instance)
-      let path = option == .keyFile ? paths.key : paths.certificate
-      if option == .certificateFile, let file = config.joined[path] {
-        return (.changed, "tls.certificate: \(file), joined with ssl_ca_chain_file.")
-      }
-      let relative =
-        value.hasPrefix("/") || value.isEmpty
-        ? "" : " Perdition takes a relative path as of where it is started; \(PerditionMap.folder) was taken."
-      return (relative.isEmpty ? .carried : .changed, "tls.\(key) or that of the listener: \(path).\(relative)")
-    case .chainFile:
-      let paths = CertificatePaths(instance)
-      guard let file = config.joined[paths.certificate] else {
-        return (
-          .lost,
-          "intermediates stand behind the certificate in one file, and these could not be read to be joined. Write `cat "
-            + "\(paths.certificate) \(paths.chain ?? value) > certificate.pem` and name that in tls.certificate."
-        )
-      }
-      return (.changed, "joined with the certificate in \(file); whoever renews the certificate must join them again.")
-    case .passphraseFile:
-      let key = CertificatePaths(instance).key
-      return (
-        .lost,
-        "proxyd takes keys without a passphrase. Write `openssl pkey -in \(key) -passin file:\(value) -out KEY`, readable to root alone, and "
-          + "name KEY in tls.key."
-      )
-    case .passphraseDescriptor:
-      return (
-        .lost,
-        "proxyd takes keys without a passphrase. If the key has one, write `openssl pkey -in \(CertificatePaths(instance).key) -out KEY`, "
-          + "readable to root alone, and name KEY in tls.key."
-      )
-    case .parametersFile:
-      return (.notNeeded, "the key exchange is by elliptic curves (tls.groups); files of DH parameters have no use.")
-    case .listenCiphers:
-      let taken = group.instances.filter { PerditionTLS($0).listen != .off }.lazy.compactMap {
-        $0.value(.listenCiphers)
-      }.first
-      if value.isEmpty { return (.notNeeded, "it is empty: proxyd's own list counts.") }
-      return taken == value
-        ? (.carried, "tls.ciphers, for TLS 1.2; TLS 1.3 has tls.ciphersuites.")
-        : (.changed, "another instance's list was taken; one configuration has one.")
-    case .listenMinimum:
-      return value.lowercased() == "tlsv1.2"
-        ? (.carried, "tls.minimum is 1.2 by itself.")
-        : (.changed, "tls.minimum is 1.2; \(value) is not spoken any more.")
-    case .listenMaximum: return (.changed, "there is no such limit: TLS 1.3 is always offered.")
-    case .listenCompression:
-      return (.notNeeded, "compression under TLS is unsafe, and OpenSSL has none; Perdition neither.")
-    case .noCipherServerPreference:
-      return (.changed, "proxyd's order counts, which clients without AES hardware are spared in TLS 1.3.")
-    case .noClientCertificateVerify: return (.notNeeded, "clients are not asked for certificates.")
-    default: preconditionFailure("\(option) is judged elsewhere")
+  func certificateFile(_ option: PerditionOption, _ value: String) -> Answer {
+    let key = option == .keyFile ? "key" : "certificate"
+    let paths = CertificatePaths(instance)
+    let path = option == .keyFile ? paths.key : paths.certificate
+    if option == .certificateFile, let file = config.joined[path] {
+      return (.changed, "tls.certificate: \(file), joined with ssl_ca_chain_file.")
     }
+    let relative =
+      value.hasPrefix("/") || value.isEmpty
+      ? "" : " Perdition takes a relative path as of where it is started; \(PerditionMap.folder) was taken."
+    return (relative.isEmpty ? .carried : .changed, "tls.\(key) or that of the listener: \(path).\(relative)")
   }
 
-  // MARK: Toward backends
-
-  private func outgoing(_ option: PerditionOption, _ value: String) -> Answer {
-    let trust = Trust(instance)
-    switch option {
-    case .authorityFile:
-      return trust.isBlind
-        ? (.notNeeded, "nothing is verified.")
-        : (
-          .carried, "ca: \(PerditionMap.absolute(value)), or ca.pem if certificates of ssl_ca_path were joined with it."
-        )
-    case .authorityPath:
-      return trust.isBlind
-        ? (.notNeeded, "nothing is verified.")
-        : (
-          .changed,
-          "the certificates found there were joined into ca.pem; see \"Users and servers\" if there were none."
-        )
-    case .noCertificateVerify, .noNameVerify:
-      return (
-        .changed,
-        "insecure-no-verification: true, which trusts whoever answers; there is a warning at each start. Give `ca` or `pins` instead: "
-          + "openssl s_client -connect HOST:993 </dev/null | openssl x509 -pubkey -noout | openssl pkey -pubin -outform der | openssl "
-          + "dgst -sha256 -binary | base64"
-      )
-    case .authorityAcceptSelfSigned, .acceptSelfSigned, .acceptExpired, .acceptNotYetValid:
-      if trust.isBlind { return (.notNeeded, "nothing is verified.") }
+  func chainFile(_ value: String) -> Answer {
+    let paths = CertificatePaths(instance)
+    guard let file = config.joined[paths.certificate] else {
       return (
         .lost,
-        "certificates are verified in full. For a backend whose certificate has this fault give its key in `pins` (the certificate is "
-          + "accepted then, whatever else is wrong with it), or the certificate itself in `ca` if it signed itself."
+        "intermediates stand behind the certificate in one file, and these could not be read to be joined. Write `cat "
+          + "\(paths.certificate) \(paths.chain ?? value) > certificate.pem` and name that in tls.certificate."
       )
-    case .verifyDepth: return (.notNeeded, "chains of any length that OpenSSL takes are verified.")
-    case .outgoingCiphers:
-      return (.changed, "proxyd's own list counts toward backends: ECDHE with AES-GCM or ChaCha20.")
-    case .outgoingMinimum:
-      return value.lowercased() == "tlsv1.2"
-        ? (.carried, "1.2 is the oldest version spoken with backends.")
-        : (.changed, "1.2 is the oldest version spoken with backends; \(value) is not any more.")
-    case .outgoingMaximum: return (.changed, "there is no such limit: TLS 1.3 is always offered.")
-    case .outgoingCompression:
-      return (.notNeeded, "compression under TLS is unsafe, and OpenSSL has none; Perdition neither.")
-    default: preconditionFailure("\(option) is judged elsewhere")
     }
+    return (.changed, "joined with the certificate in \(file); whoever renews the certificate must join them again.")
+  }
+
+  func passphraseFile(_ value: String) -> Answer {
+    let key = CertificatePaths(instance).key
+    return (
+      .lost,
+      "proxyd takes keys without a passphrase. Write `openssl pkey -in \(key) -passin file:\(value) -out KEY`, readable to root alone, and "
+        + "name KEY in tls.key."
+    )
+  }
+
+  func passphraseDescriptor() -> Answer {
+    return (
+      .lost,
+      "proxyd takes keys without a passphrase. If the key has one, write `openssl pkey -in \(CertificatePaths(instance).key) -out KEY`, "
+        + "readable to root alone, and name KEY in tls.key."
+    )
+  }
+
+  func listenCiphers(_ value: String) -> Answer {
+    let taken = group.instances.filter { PerditionTLS($0).listen != .off }.lazy.compactMap {
+      $0.value(.listenCiphers)
+    }.first
+    if value.isEmpty { return (.notNeeded, "it is empty: proxyd's own list counts.") }
+    return taken == value
+      ? (.carried, "tls.ciphers, for TLS 1.2; TLS 1.3 has tls.ciphersuites.")
+      : (.changed, "another instance's list was taken; one configuration has one.")
+  }
+
+  func listenMinimum(_ value: String) -> Answer {
+    return value.lowercased() == "tlsv1.2"
+      ? (.carried, "tls.minimum is 1.2 by itself.")
+      : (.changed, "tls.minimum is 1.2; \(value) is not spoken any more.")
+  }
+
+  func authorityFile(_ value: String) -> Answer {
+    let trust = Trust(instance)
+    return trust.isBlind
+      ? (.notNeeded, "nothing is verified.")
+      : (
+        .carried, "ca: \(PerditionMap.absolute(value)), or ca.pem if certificates of ssl_ca_path were joined with it."
+      )
+  }
+
+  func authorityPath() -> Answer {
+    let trust = Trust(instance)
+    return trust.isBlind
+      ? (.notNeeded, "nothing is verified.")
+      : (
+        .changed,
+        "the certificates found there were joined into ca.pem; see \"Users and servers\" if there were none."
+      )
+  }
+
+  func noCertificateVerify() -> Answer {
+    return (
+      .changed,
+      "insecure-no-verification: true, which trusts whoever answers; there is a warning at each start. Give `ca` or `pins` instead: "
+        + "openssl s_client -connect HOST:993 </dev/null | openssl x509 -pubkey -noout | openssl pkey -pubin -outform der | openssl "
+        + "dgst -sha256 -binary | base64"
+    )
+  }
+
+  func authorityAcceptSelfSigned() -> Answer {
+    let trust = Trust(instance)
+    if trust.isBlind { return (.notNeeded, "nothing is verified.") }
+    return (
+      .lost,
+      "certificates are verified in full. For a backend whose certificate has this fault give its key in `pins` (the certificate is "
+        + "accepted then, whatever else is wrong with it), or the certificate itself in `ca` if it signed itself."
+    )
+  }
+
+  func outgoingMinimum(_ value: String) -> Answer {
+    return value.lowercased() == "tlsv1.2"
+      ? (.carried, "1.2 is the oldest version spoken with backends.")
+      : (.changed, "1.2 is the oldest version spoken with backends; \(value) is not any more.")
   }
 }

@@ -11,7 +11,7 @@ package struct Popmap: Equatable, Sendable {
 
   /// A key with its answer.
   package struct Entry: Equatable, Sendable {
-    /// Where it stands: a line, or the place in a database.
+    /// The line it stands on; 0 in a database, which has no lines.
     package let number: Int
     /// What is looked up.
     package let key: [UInt8]
@@ -49,7 +49,7 @@ package struct Popmap: Equatable, Sendable {
     let entries = stride(from: 0, to: words.count, by: 2).map { index in
       // What was written without a line end at the file's end has harmless bytes behind a NUL.
       Entry(
-        number: index / 2 + 1, key: Array(words[index].prefix { $0 != 0 }),
+        number: 0, key: Array(words[index].prefix { $0 != 0 }),
         value: Array(words[index + 1].prefix { $0 != 0 }))
     }
     return Popmap(entries: entries, faults: [])
@@ -164,21 +164,30 @@ package struct PopmapRows: Equatable, Sendable {
     _ popmap: Popmap, file: String, delimiter: String, keepsUsers: Bool, asksDomains: Bool, isServer: (String) -> Bool
   ) {
     var rows: [MapRow] = []
-    var seen: [String: Int] = [:]
+    var seen: [String: Popmap.Entry] = [:]
     var report = popmap.faults.map { ReportEntry("\(file):\($0.line)", "", .notNeeded, "\($0.problem).") }
     var dropped = 0
+    // Of keys that differ in case alone, the one in lower case is whom clients mean.
+    let plain = Set(popmap.entries.lazy.map(\.key).filter { $0.allSatisfy { $0.lowercased == $0 } })
     for entry in popmap.entries {
-      let place = "\(file):\(entry.number)"
+      let place = entry.number > 0 ? "\(file):\(entry.number)" : file
       let key = String(decoding: entry.key, as: UTF8.self)
       let value = String(decoding: entry.value, as: UTF8.self)
       func refuse(_ verdict: Verdict, _ text: String) {
         report.append(ReportEntry(place, "\(key):\(value)", verdict, text))
       }
-      let name = String(decoding: entry.key.map(\.lowercased), as: UTF8.self)
-      if let first = seen[name] {
-        let other = "\(file):\(first)"
+      let lower = entry.key.map(\.lowercased)
+      let name = String(decoding: lower, as: UTF8.self)
+      if let first = seen[name], first.key == entry.key {
         refuse(
-          .changed, "the key is that of \(other), letters compared as proxyd does, in lower case; that one counts.")
+          .notNeeded, "the key stands there before, on line \(first.number), and the first counts, as with makegdbm.")
+        continue
+      }
+      if seen[name] != nil || (lower != entry.key && plain.contains(lower)) {
+        refuse(
+          .lost,
+          "proxyd looks up names in lower case, and another row has this key then. That one counts; these are one user, or one must be "
+            + "renamed.")
         continue
       }
       if String(validating: entry.key, as: UTF8.self) == nil || entry.key.contains(where: \.isControl) {
@@ -212,14 +221,14 @@ package struct PopmapRows: Equatable, Sendable {
           loginAs = user
         }
       }
-      seen[name] = entry.number
+      seen[name] = entry
       rows.append(MapRow(name: name, backend: backend, loginAs: loginAs))
     }
     if dropped > 0 {
       report.append(
         ReportEntry(
           file, "", .notNeeded,
-          "\(dropped) answers had a user in front of the server, which Perdition passes over without username_from_database; it "
+          "\(Counted.text(dropped, "answer")) had a user in front of the server, which Perdition passes over without username_from_database; it "
             + "was left out."))
     }
     self.rows = rows

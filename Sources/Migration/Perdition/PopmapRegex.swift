@@ -24,27 +24,39 @@ package struct PopmapRegex: Equatable, Sendable {
     let text = PerditionFile.read(bytes, as: .words)
     var rules: [Rule] = []
     var faults = text.oddities.map { fault($0, file) }
+    var carried: [String] = []
     for line in text.lines {
       let place = "\(file):\(line.number)"
-      let shown = line.words.joined(separator: " ")
-      if line.words.count > 2 {
+      let words = carried + line.words
+      let shown = words.joined(separator: " ")
+      carried = []
+      if line.isIndented, !words.count.isMultiple(of: 2) {
+        carried = words
+        faults.append(
+          ReportEntry(
+            place, shown, .changed,
+            "a word without an answer on a line that begins with a blank: Perdition takes the next line's first word for it, and so "
+              + "was it read."))
+        continue
+      }
+      if words.count > 2 {
         faults.append(
           ReportEntry(
             place, shown, .changed,
             "more than two words: Perdition takes each pair for a rule of its own, whatever its manual says, and so was it read."
           ))
       }
-      if !line.words.count.isMultiple(of: 2) {
+      if !words.count.isMultiple(of: 2) {
         let what =
-          line.words.count == 1 ? "a pattern without an answer" : "the last word is a pattern without an answer"
-        let colon = line.words.count == 1 && shown.contains(":") ? " (a blank must stand behind the colon)" : ""
+          words.count == 1 ? "a pattern without an answer" : "the last word is a pattern without an answer"
+        let colon = words.count == 1 && shown.contains(":") ? " (a blank must stand behind the colon)" : ""
         faults.append(
           ReportEntry(place, shown, .lost, "\(what)\(colon): Perdition makes nothing of it, nor did the import."))
       }
-      for index in stride(from: 0, to: line.words.count - 1, by: 2) {
-        var pattern = line.words[index]
+      for index in stride(from: 0, to: words.count - 1, by: 2) {
+        var pattern = words[index]
         if pattern.hasSuffix(":") { pattern.removeLast() }
-        rules.append(Rule(line: line.number, pattern: pattern, answer: line.words[index + 1]))
+        rules.append(Rule(line: line.number, pattern: pattern, answer: words[index + 1]))
       }
     }
     return PopmapRegex(rules: rules, faults: faults)
@@ -128,7 +140,7 @@ package struct PopmapRegexFile: Equatable, Sendable {
         )
       }
       guard let line = PopmapRegexFile.line(pattern, answer) else {
-        note(.lost, "a pattern with such blanks and colons can't be written in a file of patterns.")
+        note(.lost, "a pattern or answer with line ends can't be written in a file of patterns.")
         continue
       }
       if rule.pattern.utf8.contains(where: { $0.lowercased != $0 }) {
@@ -164,31 +176,18 @@ package struct PopmapRegexFile: Equatable, Sendable {
     return out
   }
 
-  /// `PATTERN: ANSWER`, if proxyd takes it apart at the same colon. Blanks and `#` outside brackets go into brackets.
+  /// `PATTERN: ANSWER` in the words of such a file; nil if it can't hold them.
   static func line(_ pattern: String, _ answer: String) -> String? {
-    guard !pattern.isEmpty, !answer.isEmpty, !answer.contains(where: { $0 == " " || $0 == "\t" || $0.isNewline }),
-      !pattern.contains(where: \.isNewline)
+    guard !pattern.isEmpty, !answer.isEmpty,
+      !(pattern + answer).utf8.contains(where: { $0 == .lineFeed || $0 == 0 || $0 == .carriageReturn })
     else { return nil }
-    for candidate in [pattern, PatternShape.bracketed(pattern)] {
-      let line = "\(candidate): \(answer)"
-      if let parts = parts(line), parts == (candidate, answer) { return line }
-    }
-    return nil
+    return "\(quoted(pattern)): \(quoted(answer))"
   }
 
-  /// How proxyd reads a line: the first colon behind which stand one word and nothing but a comment.
-  private static func parts(_ line: String) -> (String, String)? {
-    guard let first = line.first, first != "#", first != " ", first != "\t" else { return nil }
-    for colon in line.indices where line[colon] == ":" {
-      let behind = line[line.index(after: colon)...]
-      guard behind.first == " " || behind.first == "\t" else { continue }
-      let answer = behind.drop { $0 == " " || $0 == "\t" }.prefix { $0 != " " && $0 != "\t" }
-      let rest = line[answer.endIndex...].drop { $0 == " " || $0 == "\t" }
-      if !answer.isEmpty, answer.first != "#", rest.isEmpty || rest.first == "#" {
-        return (String(line[..<colon]), String(answer))
-      }
-    }
-    return nil
+  /// A word as it is, or in single quotes, within which everything stands for itself.
+  private static func quoted(_ word: String) -> String {
+    let isPlain = !word.utf8.contains { " \t\\'\"#".utf8.contains($0) }
+    return isPlain ? word : "'" + word.replacing("'", with: "'\\''") + "'"
   }
 }
 
@@ -222,19 +221,6 @@ struct PatternShape {
       return front.first == .ascii("^") || front.starts(with: Array(".*".utf8))
         || front.starts(with: Array("(.*)".utf8))
     }
-  }
-
-  /// Blanks and number signs in brackets of their own, where they stand in none.
-  static func bracketed(_ pattern: String) -> String {
-    var out: [UInt8] = []
-    walk(pattern) { byte, isPlain in
-      if isPlain, byte == .space || byte == .ascii("\t") || byte == .ascii("#") {
-        out += [.ascii("["), byte, .ascii("]")]
-      } else {
-        out.append(byte)
-      }
-    }
-    return String(decoding: out, as: UTF8.self)
   }
 
   /// Every byte, with whether it stands outside brackets and behind no backslash.

@@ -49,6 +49,8 @@ package struct LoginFacts: Equatable, Sendable {
   package var method = LoginDraft.Method.command
   /// The number of the login on its connection, from 1.
   package var attempt = 1
+  /// Both ends in the words of a PROXY header; nil if there was none.
+  package var header: KeyFacts?
   /// TLS's version and cipher with the client, as OpenSSL names them; nil without TLS.
   package var tls: TLS?
 
@@ -58,14 +60,14 @@ package struct LoginFacts: Equatable, Sendable {
     package var version: String
     /// As `TLS_AES_128_GCM_SHA256`.
     package var cipher: String
-    /// The subject of the client's verified certificate; nil if it showed none.
-    package var subject: String?
+    /// What the client showed of itself.
+    package var client: ClientCertificateFacts
 
     /// TLS of its parts.
-    package init(version: String, cipher: String, subject: String?) {
+    package init(version: String, cipher: String, client: ClientCertificateFacts) {
       self.version = version
       self.cipher = cipher
-      self.subject = subject
+      self.client = client
     }
   }
 

@@ -18,7 +18,7 @@ package final class RouteTable {
     crypt = plan.crypt
     pam = plan.pam
     sources = plan.steps.map { RouteSource($0) }
-    needsFacts = pam != nil || sources.contains { $0.isPersonal || $0.settings.keys.contains(where: \.needsFacts) }
+    needsFacts = pam != nil || sources.contains { $0.needsFacts || $0.settings.keys.contains(where: \.needsFacts) }
   }
 
   /// A search of all sources. A source off the loops is waited for without its help: see `RouteSearch`.
@@ -87,6 +87,14 @@ final class RouteSource {
   var isPersonal: Bool {
     switch kind {
     case .pool(let pool): pool.isPersonal
+    case .sqlite, .regex, .fixed, .clientNamed: false
+    }
+  }
+
+  /// Whether it tells somebody who the client is.
+  var needsFacts: Bool {
+    switch kind {
+    case .pool(let pool): pool.needsFacts
     case .sqlite, .regex, .fixed, .clientNamed: false
     }
   }
@@ -206,8 +214,8 @@ package struct RoutePlan: Sendable {
         throw SettingsErrors([SettingsError(key: key, problem: "\(file): \(problem)")])
       }
       return .sqlite(file: file, query: query, hasHash: hasHash)
-    case .regex(let file, _):
-      let rules = try RegexRules(file: file, key: "\(key).regex")
+    case .regex(let file, let isPerditions):
+      let rules = try RegexRules(file: file, key: "\(key).regex", perditionCompatible: isPerditions)
       warnings += rules.warnings
       return .regex(rules)
     case .fixed(let backends):

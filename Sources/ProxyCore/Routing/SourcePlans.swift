@@ -21,11 +21,24 @@ enum SourcePlans {
         throw missing("MySQL", "\(key).mysql")
       #endif
     case .ldap: throw missing("LDAP", "\(key).ldap")
-    case .http: throw missing("HTTP", "\(key).http")
+    case .http(let settings): return try http(settings, key: "\(key).http")
     case .redis: throw missing("Redis", "\(key).redis")
     case .cdb: throw missing("CDB", "\(key).cdb")
     case .lmdb: throw missing("LMDB", "\(key).lmdb")
     }
+  }
+
+  private static func http(_ settings: HTTPSettings, key: String) throws(SettingsErrors) -> SourcePlan {
+    let plan = try HTTPPlan(settings, key: key)
+    #if HTTP
+      return SourcePlan(
+        name: plan.name, connections: settings.connections, isPersonal: plan.sendsPassword, needsFacts: true
+      ) {
+        HTTPConnection(plan)
+      }
+    #else
+      throw missing("HTTP", key)
+    #endif
   }
 
   private static func missing(_ trait: String, _ key: String) -> SettingsErrors {

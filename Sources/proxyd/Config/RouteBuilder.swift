@@ -86,6 +86,9 @@ struct RouteBuilder {
       if let count = section.integer("entries") { cache.entries = count }
       route.cache = cache
     }
+    if case .http(let http) = route.source, http.sendsPassword, route.cache != nil {
+      entry.report("a source that checks passwords is asked each time", "cache")
+    }
     guard let check = entry.choice("check-password", PasswordCheck.self) else { return }
     let fits: [String]
     switch check {
