@@ -10,7 +10,12 @@ enum SourcePlans {
     case .sqlite, .regex, .fixed, .clientNamed: return nil
     case .postgresql: throw missing("PostgreSQL", "\(key).postgresql")
     case .mysql: throw missing("MySQL", "\(key).mysql")
-    case .ldap: throw missing("LDAP", "\(key).ldap")
+    case .ldap(let settings):
+      #if LDAP
+        return try LDAPConnection.plan(route, settings, key: "\(key).ldap")
+      #else
+        throw missing("LDAP", "\(key).ldap")
+      #endif
     case .http: throw missing("HTTP", "\(key).http")
     case .redis: throw missing("Redis", "\(key).redis")
     case .cdb: throw missing("CDB", "\(key).cdb")
