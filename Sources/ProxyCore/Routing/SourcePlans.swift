@@ -17,7 +17,12 @@ enum SourcePlans {
         throw missing("LDAP", "\(key).ldap")
       #endif
     case .http: throw missing("HTTP", "\(key).http")
-    case .redis: throw missing("Redis", "\(key).redis")
+    case .redis(let settings):
+      #if Redis
+        return try RedisConnection.plan(settings, key: "\(key).redis")
+      #else
+        throw missing("Redis", "\(key).redis")
+      #endif
     case .cdb: throw missing("CDB", "\(key).cdb")
     case .lmdb: throw missing("LMDB", "\(key).lmdb")
     }
