@@ -23,8 +23,8 @@ enum SourcePlans {
       #else
         throw missing("Redis", "\(key).redis")
       #endif
-    case .cdb: throw missing("CDB", "\(key).cdb")
-    case .lmdb: throw missing("LMDB", "\(key).lmdb")
+    case .cdb(let file): return try MapFile.plan(.cdb, file, key: "\(key).cdb")
+    case .lmdb(let file): return try MapFile.plan(.lmdb, file, key: "\(key).lmdb")
     }
   }
 
