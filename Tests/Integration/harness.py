@@ -18,6 +18,8 @@ import unittest
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 PROXYD = os.environ.get("PROXYD", str(ROOT / ".build" / "release" / "proxyd"))
+# The one that was built with all package traits.
+PROXYD_ALL = os.environ.get("PROXYD_ALL", str(ROOT / ".build-all" / "release" / "proxyd"))
 PASSWORD = 'pa ss"wo\\rd'
 DEADLINE = 20
 
@@ -197,7 +199,8 @@ class Dovecot:
 class Proxy:
     """A real proxyd. `config` is YAML with {names} for ports, which are chosen here."""
 
-    def __init__(self, folder, config, name="proxyd", **ports):
+    def __init__(self, folder, config, name="proxyd", program=PROXYD, **ports):
+        self.program = program
         self.dir = pathlib.Path(folder)
         self.ports = {key: free_port() for key in
                       ("imap", "imaps", "pop3", "pop3s", "imap_required", "pop3_required", "imap_off", "pop3_off")}
@@ -213,7 +216,7 @@ class Proxy:
     def start(self, **options):
         # An earlier one of the same name may have logged there.
         before = self.log_path.read_text().count("event=ready") if self.log_path.exists() else 0
-        self.process = Process([PROXYD, "run", "--config", self.config], self.log_path, **options)
+        self.process = Process([self.program, "run", "--config", self.config], self.log_path, **options)
         self.wait_log("event=ready", before + 1)
         return self
 
@@ -395,7 +398,7 @@ class FakeBackend:
 
     def __init__(self, behave):
         import threading
-        self.socket = socket.create_server(("127.0.0.1", 0), backlog=64)
+        self.socket = socket.create_server(("127.0.0.1", 0), backlog=256)
         self.port = self.socket.getsockname()[1]
         self.connections = []
         self.behave = behave
@@ -440,6 +443,8 @@ class TemporaryFolder:
 class ProxyTest(unittest.TestCase):
     """A test with a folder of its own and whatever it started, ended behind it."""
 
+    program = PROXYD
+
     def setUp(self):
         self.folder = TemporaryFolder()
         self.addCleanup(self.folder.remove)
@@ -456,7 +461,7 @@ class ProxyTest(unittest.TestCase):
         return backend
 
     def proxy(self, config, name="proxyd", options=None, **ports):
-        proxy = Proxy(self.dir, config, name, **ports)
+        proxy = Proxy(self.dir, config, name, self.program, **ports)
         proxy.start(**(options or {}))
         self.addCleanup(proxy.stop)
         return proxy
