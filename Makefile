@@ -1,6 +1,6 @@
 # make run      two demo Dovecot backends and proxyd on loopback ports, until Ctrl-C
 # make test     everything CI runs
-# make build    the release binary, .build/release/proxyd
+# make build    the release binary, .build/release/proxyd; TRAITS=PostgreSQL,LDAP for sources that need a library more
 # make install  DESTDIR= and PREFIX= as usual
 # make lint     style, and warnings as errors
 #
@@ -15,34 +15,40 @@ SYSCONFDIR ?= /etc
 UNITDIR ?= /lib/systemd/system
 FUZZ_SECONDS ?= 20
 BINARY := .build/release/proxyd
+# Traits to build with: make build TRAITS=PostgreSQL,LDAP (see docs/Sources.md).
+TRAITS ?=
 
-.PHONY: all build run test unit integration sanitize fuzz lint install install-files packages bench clean
+.PHONY: all build build-all run test unit integration sanitize fuzz lint install install-files packages bench clean
 .NOTPARALLEL:
 
 all: build
 
 # The Swift runtime is linked in: 4 MB resident instead of 15, and nothing to install beside the binary.
 build: packages
-	$(SWIFT) build -c release --static-swift-stdlib --product proxyd
+	$(SWIFT) build -c release --static-swift-stdlib --product proxyd $(if $(TRAITS),--traits $(TRAITS))
+
+# The same with every source there is, for the tests of those.
+build-all: packages
+	$(SWIFT) build -c release --static-swift-stdlib --product proxyd --enable-all-traits --scratch-path .build-all
 
 run: build
 	$(PYTHON) etc/demo/run.py
 
-test: packages lint unit build integration fuzz sanitize
+test: packages lint unit build build-all integration fuzz sanitize
 	@echo "make test: all passed"
 
 unit: packages
 	SWIFT_BACKTRACE=enable=no $(SWIFT) test
 
-integration: build
+integration: build build-all
 	cd Tests/Integration && $(PYTHON) -W error::ResourceWarning -m unittest -v
 
 # Each with a build folder of its own: the libraries are instrumented too. PROXYD_TSAN: locks the sanitizer can see.
 sanitize: packages
 	SWIFT_BACKTRACE=enable=no TSAN_OPTIONS="halt_on_error=1" \
-	  $(SWIFT) test --sanitize=thread --scratch-path .build-thread -Xswiftc -DPROXYD_TSAN
+	  $(SWIFT) test --enable-all-traits --sanitize=thread --scratch-path .build-thread -Xswiftc -DPROXYD_TSAN
 	SWIFT_BACKTRACE=enable=no ASAN_OPTIONS="detect_leaks=0" \
-	  $(SWIFT) test --sanitize=address --scratch-path .build-address
+	  $(SWIFT) test --enable-all-traits --sanitize=address --scratch-path .build-address
 
 fuzz: packages
 	SWIFT_BACKTRACE=enable=no Tests/Fuzz/run $(FUZZ_SECONDS)
@@ -69,4 +75,4 @@ bench: build
 	Benchmarks/run
 
 clean:
-	rm -rf .build .build-thread .build-address .build-fuzz
+	rm -rf .build .build-all .build-thread .build-address .build-fuzz

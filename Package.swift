@@ -1,6 +1,6 @@
 // swift-tools-version: 6.2
-// proxyd: an IMAP and POP3 proxy. Three modules (see docs/Decisions.md):
-// Protocols knows the mail protocols and imports nothing, ProxyCore does the work, proxyd is the program.
+// proxyd: an IMAP and POP3 proxy. Four modules (see docs/Decisions.md): Protocols knows the mail protocols and imports
+// nothing, ProxyCore does the work, Migration reads other proxies' configurations, proxyd is the program.
 
 import PackageDescription
 
@@ -49,7 +49,7 @@ let package = Package(
     .systemLibrary(name: "CMariaDB", pkgConfig: "libmariadb", providers: [.apt(["libmariadb-dev"])]),
     .systemLibrary(name: "CLDAP", pkgConfig: "ldap", providers: [.apt(["libldap-dev"])]),
     .systemLibrary(name: "CCurl", pkgConfig: "libcurl", providers: [.apt(["libcurl4-openssl-dev"])]),
-    .systemLibrary(name: "CHiredis", pkgConfig: "hiredis", providers: [.apt(["libhiredis-dev"])]),
+    .systemLibrary(name: "CHiredis", providers: [.apt(["libhiredis-dev"])]),
     .systemLibrary(name: "CPAM", providers: [.apt(["libpam0g-dev"])]),
 
     .target(name: "Protocols", swiftSettings: house),
@@ -66,10 +66,11 @@ let package = Package(
         .product(name: "Logging", package: "swift-log"),
       ],
       swiftSettings: house),
+    .target(name: "Migration", dependencies: ["Protocols"], swiftSettings: house),
     .executableTarget(
       name: "proxyd",
       dependencies: [
-        "Protocols", "ProxyCore",
+        "Protocols", "ProxyCore", "Migration",
         .product(name: "ArgumentParser", package: "swift-argument-parser"),
         .product(name: "Logging", package: "swift-log"),
         .product(name: "Yams", package: "Yams"),
@@ -78,6 +79,8 @@ let package = Package(
 
     .testTarget(name: "ProtocolsTests", dependencies: ["Protocols"], exclude: ["Transcripts"], swiftSettings: tests),
     .testTarget(name: "ProxyCoreTests", dependencies: ["ProxyCore", "COpenSSL"], swiftSettings: tests),
+    .testTarget(
+      name: "MigrationTests", dependencies: ["Migration", "ProxyCore"], exclude: ["Corpus"], swiftSettings: tests),
     .testTarget(name: "proxydTests", dependencies: ["proxyd"], swiftSettings: tests),
   ]
 )

@@ -12,6 +12,10 @@ package struct ClientTerms: Equatable, Sendable {
   /// What is announced besides what the channel decides: IMAP's capabilities, ManageSieve's extensions. Words parted by
   /// single blanks; nil for the protocol's usual ones.
   package var capabilities: [UInt8]?
+  /// The operator's words for the greeting; nil for ours.
+  package var greeting: OwnWords?
+  /// The operator's words for a login that succeeded; nil for the backend's.
+  package var loginOK: OwnWords?
   /// Who is at the other end.
   package var peer: Peer
 
@@ -25,13 +29,26 @@ package struct ClientTerms: Equatable, Sendable {
   /// Terms, each with its default.
   package init(
     policy: TLSPolicy, limits: Limits = Limits(), mechanisms: [SASLMechanism] = [.plain, .login],
-    capabilities: [UInt8]? = nil, peer: Peer = .client
+    capabilities: [UInt8]? = nil, greeting: OwnWords? = nil, loginOK: OwnWords? = nil, peer: Peer = .client
   ) {
     self.policy = policy
     self.limits = limits
     self.mechanisms = mechanisms
     self.capabilities = capabilities
+    self.greeting = greeting
+    self.loginOK = loginOK
     self.peer = peer
+  }
+
+  /// The greeting's words.
+  var greetingWords: [UInt8] { greeting?.bytes ?? Array("proxyd ready.".utf8) }
+
+  /// The backend's answer to a login that succeeded, as this listener's clients are told it. A response code is for the
+  /// client's program and stays; the text is for people.
+  func reworded(_ answer: BackendAnswer) -> BackendAnswer {
+    var answer = answer
+    if let loginOK { answer.text = loginOK.bytes }
+    return answer
   }
 }
 

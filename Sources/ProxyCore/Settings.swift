@@ -75,6 +75,10 @@ package struct ListenerSettings: Equatable, Sendable {
   package let mechanisms: [SASLMechanism]
   /// What is announced besides what the channel decides; nil for the protocol's usual words.
   package let capabilities: [UInt8]?
+  /// The greeting's words; nil for ours.
+  package let greeting: OwnWords?
+  /// The words that tell a client that its login succeeded; nil for the backend's.
+  package let loginOK: OwnWords?
   /// Who has to send a PROXY header, and everybody else is refused; nil if there is none.
   package let proxyNetworks: [Network]?
   /// The certificate shown there if no name fits; nil for the one of all listeners.
@@ -87,14 +91,17 @@ package struct ListenerSettings: Equatable, Sendable {
   /// A listener of its parts.
   package init(
     mailProtocol: MailProtocol, address: SocketAddress, tls: TLSPolicy, mechanisms: [SASLMechanism] = [.plain, .login],
-    capabilities: [UInt8]? = nil, proxyNetworks: [Network]? = nil, identity: TLSIdentitySettings? = nil,
-    key: String = "listeners", isAny: Bool = false
+    capabilities: [UInt8]? = nil, greeting: OwnWords? = nil, loginOK: OwnWords? = nil,
+    proxyNetworks: [Network]? = nil, identity: TLSIdentitySettings? = nil, key: String = "listeners",
+    isAny: Bool = false
   ) {
     self.mailProtocol = mailProtocol
     self.address = address
     self.tls = tls
     self.mechanisms = mechanisms
     self.capabilities = capabilities
+    self.greeting = greeting
+    self.loginOK = loginOK
     self.proxyNetworks = proxyNetworks
     self.identity = identity
     self.key = key

@@ -94,7 +94,7 @@ backends:
 
     def test_route(self):
         cases = {
-            ("imap", "Alice@Example.com"): (0, "alice@example.com", f"sqlite {self.dir}/map.db", "b ([2001:db8::1]:143)", "al"),
+            ("imap", "Alice@Example.com"): (0, "Alice@Example.com", f"sqlite {self.dir}/map.db", "b ([2001:db8::1]:143)", "al"),
             ("pop3", "x@example.org"): (0, "x@example.org", f"sqlite {self.dir}/map.db", "mail.example.net:993 (mail.example.net:993)",
                                         "x@example.org"),
             ("imap", "alias_joe"): (0, "alias_joe", f"regex {self.dir}/routes.re", "b ([2001:db8::1]:143)", "joe"),
@@ -104,7 +104,32 @@ backends:
             with self.subTest(user=user):
                 done = run("route", "--config", self.config, "--protocol", protocol, user)
                 self.assertEqual(done.returncode, code, done.stderr)
-                self.assertEqual(done.stdout, f"user:     {name}\nsource:   {source}\nbackend:  {backend}\nlogin as: {login_as}\n")
+                lines = [line.split(":", 1) for line in done.stdout.splitlines()]
+                said = {label: words.strip() for label, words in lines if label != "asked"}
+                self.assertEqual(said, {"user": name, "source": source, "backend": backend, "login as": login_as})
+                asked = [words.strip() for label, words in lines if label == "asked"]
+                self.assertIn(f'for "{user.lower()}"', asked[-1])
+                self.assertTrue(all(line.endswith(": not found") for line in asked[:-1]), asked)
+
+    def test_route_shows_every_step(self):
+        text = self.config.read_text() + "names: { strip-domain: [backend], add-domain: [lookup], domain: example.com }\n"
+        self.config.write_text(text)
+        done = run("route", "--config", self.config, "Alice")
+        self.assertEqual(done.returncode, 0, done.stderr)
+        lines = [" ".join(line.split()) for line in done.stdout.splitlines()]
+        self.assertEqual(lines, [
+            "user: Alice", "lookup name: Alice@example.com (domain added)",
+            f'asked: sqlite {self.dir}/map.db for "alice@example.com": al at b', f"source: sqlite {self.dir}/map.db",
+            "backend: b ([2001:db8::1]:143)", "login as: al"])
+
+    def test_route_of_many_users(self):
+        (self.dir / "users").write_text("alice@example.com\nnobody@example.net\n\nx@example.org\n")
+        self.config.write_text(self.config.read_text().replace("  - default: a\n", ""))
+        done = run("route", "--config", self.config, "--users", self.dir / "users")
+        self.assertEqual(done.returncode, 1, done.stderr)
+        self.assertIn("unknown: nobody@example.net\n", done.stdout)
+        self.assertRegex(done.stdout, r"3 users: 2 found, 1 unknown, 0 failed, [0-9.]+ us each\n")
+        self.assertEqual(run("route", "--config", self.config, "--users", "/none").returncode, 2)
 
     def test_route_of_nobody_and_of_a_broken_map(self):
         self.config.write_text(self.config.read_text().replace("  - default: a\n", ""))

@@ -2,7 +2,7 @@
 ///
 /// A file is one scenario. Its first line says whose, and under which terms (`_` stands for a blank):
 /// - `imap client starttls`, then any of `mechanisms=PLAIN,XOAUTH2`, `trusted`, `capabilities=IMAP4rev1_LITERAL-`,
-///   `command=200` (the bound on a command).
+///   `command=200` (the bound on a command), `greeting=Own_words`, `login-ok=Own_words`.
 /// - `pop3 backend`, then any of `starttls`, `stepwise`, and the client's facts: `session=abc`, `address=192.0.2.1` …
 ///
 /// Then, in order:
@@ -43,7 +43,7 @@ struct Transcript {
     mailProtocol = try #require(MailProtocol(rawValue: head[0]))
     let giver: Character
     if head[1] == "client" {
-      role = .client(try Transcript.clientTerms(head[2], head[3...]))
+      role = .client(try Transcript.clientTerms(mailProtocol, head[2], head[3...]))
       giver = "C"
     } else {
       role = .backend(try Transcript.backendTerms(head[2...]))
@@ -66,14 +66,21 @@ struct Transcript {
     self.steps = steps
   }
 
-  private static func clientTerms(_ policy: String, _ words: ArraySlice<String>) throws -> ClientTerms {
+  private static func clientTerms(
+    _ mailProtocol: MailProtocol, _ policy: String, _ options: ArraySlice<String>
+  ) throws -> ClientTerms {
     var terms = ClientTerms(policy: try #require(TLSPolicy(rawValue: policy)))
-    for word in words {
+    func words(_ text: String, _ place: OwnWords.Place) throws -> OwnWords {
+      try OwnWords.read(text, place, mailProtocol).get()
+    }
+    for word in options {
       let (key, value) = try pair(word)
       switch key {
       case "mechanisms": terms.mechanisms = try value.split(separator: ",").map { try #require(mechanism(String($0))) }
       case "trusted": terms.peer = .trustedProxy
       case "capabilities": terms.capabilities = Array(value.utf8)
+      case "greeting": terms.greeting = try words(value, .greeting)
+      case "login-ok": terms.loginOK = try words(value, .loginOK)
       case "command": terms.limits.command = try #require(Int(value))
       default: Issue.record("no term of a client: \(word)")
       }

@@ -190,7 +190,7 @@ struct MissingSourceTests {
       connections: 1)
     func problem(_ source: SourceSettings) -> String? {
       do throws(SettingsErrors) {
-        _ = try SourcePlans.plan(RouteSettings(source), key: "routes[0]")
+        _ = try SourcePlans.plan(RouteSettings(source), "routes[0]")
         return nil
       } catch { return error.errors.first.map { "\($0.key): \($0.problem)" } }
     }

@@ -16,14 +16,14 @@ struct LoginFailureTests {
     let server = TestServer()
     let (stage, client, answer) = try produce(reason, server)
     switch reason {
-    case .emptyName, .longName, .badCharacters, .unknownUser, .refused, .certificateName:
+    case .emptyName, .longName, .badCharacters, .unknownUser, .refused, .certificateName, .wrongPassword:
       #expect(answer.hasPrefix("a NO [AUTHENTICATIONFAILED] "), "\(answer)")
     case .refusedOtherwise: #expect(answer.hasPrefix("a NO [LIMIT] "), "\(answer)")
     case .backendMechanism, .backendStartTLS, .backendCertificate, .noMaster, .loop:
       #expect(answer.hasPrefix("a NO [SERVERBUG] "), "\(answer)")
     case .cancelled: #expect(answer.hasPrefix("a BAD "), "\(answer)")
     case .disabled: #expect(answer.hasPrefix("a NO [CONTACTADMIN] "), "\(answer)")
-    case .nameRewritten: #expect(answer.hasPrefix("a NO [CANNOT] "), "\(answer)")
+    case .nameRewritten, .uncheckable: #expect(answer.hasPrefix("a NO [CANNOT] "), "\(answer)")
     case .lookupFailed, .lookupBusy, .backendUnresolved, .noSocket, .backendUnreachable, .connectTimeout,
       .backendTimeout, .backendClosed, .backendError, .backendGreeting, .backendProtocol, .backendTLS:
       #expect(answer.hasPrefix("a NO [UNAVAILABLE] "), "\(answer)")
@@ -120,6 +120,21 @@ struct LoginFailureTests {
         backend.send("L NO [LIMIT] too many\r\n")
         #expect(backend.hearsClose())
       }
+    case .wrongPassword:
+      let source = PlayedSource(isPersonal: true) { _ in .answer(.refused(.init())) }
+      let stage = try LoopStage(settings, routes: source.plan(settings))
+      let client = stage.connect()
+      _ = client.hear("ready.\r\n")
+      client.send("a LOGIN alice s3cret\r\n")
+      try delay(stage)
+      return (stage, client, client.hear("\r\n"))
+    case .uncheckable:
+      let source = PlayedSource(isPersonal: true) { _ in .answer(.notFound) }
+      let stage = try LoopStage(settings, routes: source.plan(settings))
+      let client = stage.connect(mechanisms: [.xoauth2])
+      _ = client.hear("ready.\r\n")
+      client.send("a AUTHENTICATE XOAUTH2 dXNlcj1hbGljZQFhdXRoPUJlYXJlciBzM2NyZXQBAQ==\r\n")
+      return (stage, client, client.hear("\r\n"))
     case .lookupFailed:
       let folder = try Folder()
       let file = folder.file("map.db")
@@ -141,7 +156,7 @@ struct LoginFailureTests {
       var settings = settings
       settings.routes = [.sqlite(file: file, query: nil), .fixed(backend: "a")]
       return try logIn(settings) { stage in
-        eventually("the session waits") { stage.doing() == "waiting for a locked map" }
+        eventually("the session waits") { stage.doing() == "waiting to ask for the backend again" }
         stage.advance(seconds: 3)
       }
     case .backendUnresolved:

@@ -195,7 +195,10 @@ final class LoopStage {
   private let tls: TLSBook
   private let logFile: String
 
-  init(_ settings: Settings, resolver: Resolver = Resolver()) throws {
+  init(
+    _ settings: Settings, resolver: Resolver = Resolver(), addressNames: AddressNames = AddressNames(),
+    routes: RoutePlan? = nil
+  ) throws {
     folder = try Folder()
     logFile = folder.file("log")
     var settings = settings
@@ -208,8 +211,8 @@ final class LoopStage {
     }
     tls = try TLSBook(all, predecessor: nil)
     let log = try Log(settings.log)
-    house = House(log: log, admission: Admission(most: 100), resolver: resolver)
-    let plan = LoopPlan(listeners: [], routes: try RoutePlan(settings), settings: settings)
+    house = House(log: log, admission: Admission(most: 100), resolver: resolver, addressNames: addressNames)
+    let plan = LoopPlan(listeners: [], routes: try routes ?? RoutePlan(settings), settings: settings)
     loop = try EventLoop(index: 0, house: house, plan: plan, clock: .played(clock))
     loop.start()
   }

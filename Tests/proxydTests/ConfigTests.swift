@@ -168,7 +168,7 @@ struct ConfigTests {
   @Test(arguments: [
     (
       "loop: 2",
-      #"7:1: loop: unknown key, did you mean "loops"? Known here: listeners, trusted-proxies, master-separator, tls, routes, backends, unnamed-backends, loops, user, group, timeouts, limits, log"#
+      #"7:1: loop: unknown key, did you mean "loops"? Known here: listeners, trusted-proxies, master-separator, tls, names, routes, backends, unnamed-backends, password-check, loops, user, group, timeouts, limits, log"#
     ),
     ("loops: 0", #"7:8: loops: "0" can't be used, expected a number, 1 to 256"#),
     ("loops: two", #"7:8: loops: "two" can't be used, expected a number, 1 to 256"#),
@@ -183,7 +183,10 @@ struct ConfigTests {
     ),
     ("log: { to: { a: b } }", "7:12: log.to: this is a map, expected a text"),
     ("log: stderr", #"7:6: log: this is "stderr", expected a map of keys"#),
-    ("log: { levle: info }", #"7:8: log.levle: unknown key, did you mean "level"? Known here: level, format, to"#),
+    (
+      "log: { levle: info }",
+      #"7:8: log.levle: unknown key, did you mean "level"? Known here: level, format, repeat, to"#
+    ),
     (
       "timeouts: { idle: 5 s }",
       #"7:19: timeouts.idle: "5 s" can't be used, expected a time, 1s to 168h, as 500ms, 90s, 31m or 1h"#
@@ -291,10 +294,10 @@ struct ConfigTests {
     (
       "listeners:\n  - { protocol: imap, address: \"*:1\", tls: off }\nroutes:\n  - { sqlite: a, regex: b }\n  - {}\n  - { sqlit: a }",
       [
-        "4:5: routes[0]: a source has exactly one of sqlite, regex, default",
-        "5:5: routes[1]: a source has exactly one of sqlite, regex, default",
-        #"6:7: routes[2].sqlit: unknown key, did you mean "sqlite"? Known here: sqlite, regex, default"#,
-        "6:5: routes[2]: a source has exactly one of sqlite, regex, default",
+        "4:5: routes[0]: a source has exactly one of sqlite, regex, postgresql, mysql, ldap, http, redis, cdb, lmdb, client-named, default",
+        "5:5: routes[1]: a source has exactly one of sqlite, regex, postgresql, mysql, ldap, http, redis, cdb, lmdb, client-named, default",
+        #"6:7: routes[2].sqlit: unknown key, did you mean "sqlite"? Known here: sqlite, regex, postgresql, mysql, ldap, http, redis, cdb, lmdb, client-named, default, keys, timeout, on-failure, cache, check-password"#,
+        "6:5: routes[2]: a source has exactly one of sqlite, regex, postgresql, mysql, ldap, http, redis, cdb, lmdb, client-named, default",
       ]
     ),
     (

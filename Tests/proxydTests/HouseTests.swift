@@ -73,7 +73,7 @@ struct HouseTests {
 
   /// Pinned: whoever adds one changes this number, and says why in the commit.
   @Test(arguments: [
-    (#"@unchecked Sendable"#, 1), (#"nonisolated\(unsafe\)"#, 2), (#"try!"#, 0), (#"\bas!"#, 0), (#"fatalError\("#, 1),
+    (#"@unchecked Sendable"#, 1), (#"nonisolated\(unsafe\)"#, 3), (#"try!"#, 0), (#"\bas!"#, 0), (#"fatalError\("#, 1),
     (#"withoutActuallyEscaping|unsafeBitCast|unsafelyUnwrapped"#, 1), (#"@_optimize\(none\)"#, 1),
     (#"\bTODO\b|\bFIXME\b"#, 0),
   ])
@@ -84,7 +84,7 @@ struct HouseTests {
 
   @Test func unsafeCodeIsCounted() throws {
     let count = try HouseTests.sources("Sources").reduce(0) { try $0 + $1.count(#"\bunsafe\b"#) }
-    #expect(count <= 410, "\(count) places are unsafe")
+    #expect(count <= 440, "\(count) places are unsafe")
     // Who holds memory or a C object says why that is sound.
     for source in try HouseTests.sources("Sources") where try source.count(#"\bunsafe\b"#) > 2 {
       #expect(source.text.contains("SAFETY:"), "\(source.path)")

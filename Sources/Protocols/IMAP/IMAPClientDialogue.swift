@@ -43,7 +43,8 @@ package struct IMAPClientDialogue: Equatable, Sendable {
   package mutating func greet(_ out: inout [UInt8]) {
     out.append("* OK [CAPABILITY ")
     standing.appendIMAPCapabilities(&out)
-    out.append("] proxyd ready.")
+    out.append("] ")
+    out.append(contentsOf: standing.terms.greetingWords)
     out.endLine()
   }
 
@@ -74,7 +75,7 @@ package struct IMAPClientDialogue: Equatable, Sendable {
     switch verdict {
     case .accepted(let answer):
       state = .over
-      IMAPReply.accepted(answer, tag: tag, learns, &out)
+      IMAPReply.accepted(standing.terms.reworded(answer), tag: tag, learns, &out)
       return .proceed
     case .refused(let refusal):
       state = .command(Frame())

@@ -30,7 +30,7 @@ package struct ManageSieveClientDialogue: Equatable, Sendable {
   /// The connection is open, without TLS.
   package mutating func greet(_ out: inout [UInt8]) {
     appendCapabilities(&out)
-    ManageSieveReply.close(.ok, "proxyd ready.", &out)
+    ManageSieveReply.relay(.ok, BackendAnswer(text: standing.terms.greetingWords), &out)
   }
 
   /// TLS is up. RFC 5804 §2.2: what was learned before is forgotten, and the capabilities are told again at once.
@@ -61,7 +61,7 @@ package struct ManageSieveClientDialogue: Equatable, Sendable {
     switch verdict {
     case .accepted(let answer):
       state = .over
-      ManageSieveReply.relay(.ok, answer, &out)
+      ManageSieveReply.relay(.ok, standing.terms.reworded(answer), &out)
       return .proceed
     case .refused(let refusal):
       state = .command(ManageSieveFramer())

@@ -2,11 +2,13 @@
 
 /// What keys can be made of besides the name.
 package struct KeyFacts: Equatable, Sendable {
-  /// The client's address and port, as text.
+  /// The client's address, as text.
   package var clientAddress = ""
+  /// The client's port, as text.
   package var clientPort = ""
-  /// The address and port it connected to, as text.
+  /// The address it connected to, as text.
   package var localAddress = ""
+  /// The port it connected to, as text.
   package var localPort = ""
 
   /// Facts of nobody.

@@ -30,11 +30,13 @@ package struct POP3ClientDialogue: Equatable, Sendable {
 
   /// The connection is open, without TLS. No timestamp in the greeting: APOP is not offered (RFC 1939 §7).
   package mutating func greet(_ out: inout [UInt8]) {
+    var answer = BackendAnswer(text: standing.terms.greetingWords)
     switch standing.terms.peer {
-    case .client: POP3Reply.ok("proxyd ready.", &out)
+    case .client: break
     // Dovecot's way to say that it may be told who the client is.
-    case .trustedProxy: POP3Reply.ok("[XCLIENT] proxyd ready.", &out)
+    case .trustedProxy: answer.code.append("XCLIENT")
     }
+    POP3Reply.accepted(answer, &out)
   }
 
   /// TLS is up. RFC 2595 §4: what was learned before it is forgotten. With implicit TLS this is the beginning.
@@ -62,7 +64,7 @@ package struct POP3ClientDialogue: Equatable, Sendable {
     switch verdict {
     case .accepted(let answer):
       state = .over
-      POP3Reply.accepted(answer, &out)
+      POP3Reply.accepted(standing.terms.reworded(answer), &out)
       return .proceed
     case .refused(let refusal):
       state = .start

@@ -12,7 +12,7 @@ enum POP3Reply {
     out.endLine()
   }
 
-  /// The backend's +OK.
+  /// A +OK of parts: the backend's, or the greeting.
   static func accepted(_ answer: BackendAnswer, _ out: inout [UInt8]) {
     relayed("+OK", answer, &out)
   }

@@ -73,11 +73,18 @@ package final class AddressNames: Sendable {
     for body in waiting { body() }
   }
 
-  /// Asks the system. Blocks.
+  /// Asks the system: nil is an address without a name. Blocks.
   private static func system(_ address: SocketAddress) -> Answer {
-    switch Syscall.name(of: address) {
-    case .success(let name): .name(name.map { Array($0.utf8) })
-    case .failure(let error): .failed("\(address.host) has no name: \(error.words)")
+    unsafe withUnsafeTemporaryAllocation(of: CChar.self, capacity: Int(NI_MAXHOST)) { buffer in
+      // SAFETY: the name is written with its NUL into the buffer, whose size is told.
+      let result = unsafe address.withSocketAddress { pointer, length in
+        unsafe getnameinfo(pointer, length, buffer.baseAddress, socklen_t(buffer.count), nil, 0, NI_NAMEREQD)
+      }
+      switch result {
+      case 0: return unsafe .name(buffer.baseAddress.map { unsafe Array(String(cString: $0).utf8) })
+      case EAI_NONAME: return .name(nil)
+      default: return unsafe .failed("the name of \(address.host): \(String(cString: gai_strerror(result)))")
+      }
     }
   }
 }

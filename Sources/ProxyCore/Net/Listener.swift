@@ -50,7 +50,7 @@ package final class Listener: Sendable {
     mailProtocol = listener.mailProtocol
     terms = ClientTerms(
       policy: listener.tls, limits: settings.limits, mechanisms: listener.mechanisms,
-      capabilities: listener.capabilities)
+      capabilities: listener.capabilities, greeting: listener.greeting, loginOK: listener.loginOK)
     proxyNetworks = listener.proxyNetworks
     self.address = address
     self.context = context

@@ -9,6 +9,9 @@ package struct LogSettings: Equatable, Sendable {
   package var format: Format
   /// Where to.
   package var destination: Destination
+  /// How often the line that tells a login is written again while its session lasts, in nanoseconds; nil for once. Of the
+  /// format `perdition` only.
+  package var repetition: UInt64?
 
   /// How a line is written.
   package enum Format: String, Equatable, Sendable, CaseIterable {
@@ -16,6 +19,8 @@ package struct LogSettings: Equatable, Sendable {
     case text
     /// One JSON object a line.
     case json
+    /// Perdition's lines for sessions, as a syslog file has them; all else as `text`.
+    case perdition
   }
 
   /// Where lines go.
@@ -29,10 +34,13 @@ package struct LogSettings: Equatable, Sendable {
   }
 
   /// The settings, each with its default.
-  package init(level: Logger.Level = .info, format: Format = .text, destination: Destination = .stderr) {
+  package init(
+    level: Logger.Level = .info, format: Format = .text, destination: Destination = .stderr, repetition: UInt64? = nil
+  ) {
     self.level = level
     self.format = format
     self.destination = destination
+    self.repetition = repetition
   }
 
   /// How a line is written. journald has its own protocol, whatever the format.
@@ -40,6 +48,7 @@ package struct LogSettings: Equatable, Sendable {
     switch (destination, format) {
     case (.journald, _): .journal
     case (.stderr, .text), (.syslog, .text), (.file, .text): .text
+    case (.stderr, .perdition), (.syslog, .perdition), (.file, .perdition): .text
     case (.stderr, .json), (.syslog, .json), (.file, .json): .json
     }
   }

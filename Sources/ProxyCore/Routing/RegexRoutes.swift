@@ -15,6 +15,7 @@ final class RegexRoutes {
   var file: String { rules.file }
 
   func answer(_ query: RouteQuery) -> SourceAnswer {
+    if let perdition = rules.perdition { return perdition.answer(query.login) }
     for rule in rules.rules {
       switch rule.pattern.match(query.login, scratch) {
       case .no: continue
@@ -118,6 +119,8 @@ struct RegexAnswer: Equatable, Sendable {
 package final class RegexRules: Sendable {
   let file: String
   let rules: [Rule]
+  /// The rules of a file that is read as Perdition reads it, instead of all others.
+  let perdition: PerditionRules?
   /// Rules that are allowed and likely a mistake.
   package let warnings: [SettingsError]
 
@@ -128,9 +131,10 @@ package final class RegexRules: Sendable {
   }
 
   /// Reads a file; `key` is what its errors are told under.
-  package convenience init(file: String, key: String) throws(SettingsErrors) {
-    switch TextFile.read(file) {
-    case .success(let text): try self.init(text, file: file, key: key)
+  package convenience init(file: String, key: String, perditionCompatible: Bool = false) throws(SettingsErrors) {
+    switch TextFile.bytes(file) {
+    case .success(let text) where perditionCompatible: self.init(try PerditionRules(text, file: file, key: key), file)
+    case .success(let text): try self.init(String(decoding: text, as: UTF8.self), file: file, key: key)
     case .failure(let error): throw SettingsErrors([SettingsError(key: key, problem: "\(file): \(error)")])
     }
   }
@@ -161,6 +165,15 @@ package final class RegexRules: Sendable {
     self.file = file
     self.rules = rules
     self.warnings = warnings
+    perdition = nil
+  }
+
+  /// Rules as Perdition has them.
+  init(_ rules: PerditionRules, _ file: String) {
+    self.file = file
+    self.rules = []
+    perdition = rules
+    warnings = rules.warnings
   }
 
   /// The groups of the pattern that has most.

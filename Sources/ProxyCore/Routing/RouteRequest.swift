@@ -14,9 +14,11 @@ package struct RouteRequest: Sendable {
   /// The name that is looked up, before it is made a key.
   package let lookupName: [UInt8]
 
-  /// A question; `addressName` is the name of the address the client connected to, where the rules need it.
+  /// A question; `addressName` is the name of the address the client connected to, where the rules need it, and
+  /// `authenticator` whose password it is, if not the user's: a master user's (RFC 4422 §2).
   package init(
-    user: [UInt8], mailProtocol: MailProtocol, rules: NameRules = NameRules(), facts: LoginFacts = LoginFacts(),
+    user: [UInt8], authenticator: [UInt8] = [], mailProtocol: MailProtocol, rules: NameRules = NameRules(),
+    facts: LoginFacts = LoginFacts(),
     addressName: [UInt8]? = nil
   ) {
     self.user = user
@@ -24,11 +26,14 @@ package struct RouteRequest: Sendable {
     self.rules = rules
     self.facts = facts
     lookupName = rules.name(user, for: .lookup, addressName: addressName)
-    checkName = rules.name(user, for: .check, addressName: addressName)
+    isForAnother = !authenticator.isEmpty && authenticator != user
+    checkName = rules.name(isForAnother ? authenticator : user, for: .check, addressName: addressName)
   }
 
   /// The name whose password is checked.
   package let checkName: [UInt8]
+  /// Whether the password is another's than the user's: what a source knows of the user can't tell whether it is right.
+  package let isForAnother: Bool
 
   /// The question for one of a source's keys.
   func query(_ key: KeyTemplate) -> RouteQuery {
@@ -44,6 +49,8 @@ package struct LoginFacts: Equatable, Sendable {
   package var method = LoginDraft.Method.command
   /// The number of the login on its connection, from 1.
   package var attempt = 1
+  /// Both ends in the words of a PROXY header; nil if there was none.
+  package var header: KeyFacts?
   /// TLS's version and cipher with the client, as OpenSSL names them; nil without TLS.
   package var tls: TLS?
 
@@ -53,14 +60,14 @@ package struct LoginFacts: Equatable, Sendable {
     package var version: String
     /// As `TLS_AES_128_GCM_SHA256`.
     package var cipher: String
-    /// The subject of the client's verified certificate; nil if it showed none.
-    package var subject: String?
+    /// What the client showed of itself.
+    package var client: ClientCertificateFacts
 
     /// TLS of its parts.
-    package init(version: String, cipher: String, subject: String?) {
+    package init(version: String, cipher: String, client: ClientCertificateFacts) {
       self.version = version
       self.cipher = cipher
-      self.subject = subject
+      self.client = client
     }
   }
 

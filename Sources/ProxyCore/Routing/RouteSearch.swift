@@ -79,7 +79,7 @@ package struct RouteSearch {
         let source = table.sources[index]
         let limit = deadline ?? now + (source.waits ? source.settings.timeout : lookup)
         deadline = limit
-        if source.isPersonal, request.facts.proof == .none {
+        if source.isPersonal, request.facts.proof == .none || request.isForAnother {
           stage = .done(.uncheckable(source: source.name))
           continue
         }
@@ -200,6 +200,7 @@ package struct RouteSearch {
     let source = table.sources[index]
     switch (source.settings.check, request.facts.proof) {
     case (.none, _), (.bind, _), (.crypt, .certificate): checkByPAM(destination, index)
+    case (.crypt, _) where request.isForAnother: stage = .done(.uncheckable(source: source.name))
     case (.crypt, .none): stage = .done(.uncheckable(source: source.name))
     case (.crypt, .password):
       if destination.passwordHash == nil {

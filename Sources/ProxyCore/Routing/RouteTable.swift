@@ -18,7 +18,7 @@ package final class RouteTable {
     crypt = plan.crypt
     pam = plan.pam
     sources = plan.steps.map { RouteSource($0) }
-    needsFacts = pam != nil || sources.contains { $0.isPersonal || $0.settings.keys.contains(where: \.needsFacts) }
+    needsFacts = pam != nil || sources.contains { $0.needsFacts || $0.settings.keys.contains(where: \.needsFacts) }
   }
 
   /// A search of all sources. A source off the loops is waited for without its help: see `RouteSearch`.
@@ -91,6 +91,14 @@ final class RouteSource {
     }
   }
 
+  /// Whether it tells somebody who the client is.
+  var needsFacts: Bool {
+    switch kind {
+    case .pool(let pool): pool.needsFacts
+    case .sqlite, .regex, .fixed, .clientNamed: false
+    }
+  }
+
   /// What it says now, or nil: then `later` is called once, on some thread.
   func ask(
     _ query: RouteQuery, _ request: RouteRequest, _ credential: SourceRequest.Credential,
@@ -159,13 +167,18 @@ package struct RoutePlan: Sendable {
 
   /// Opens every source; all that is wrong is told together. A server is not connected to yet: one that is away must not
   /// keep the proxy from starting.
-  package init(_ settings: Settings) throws(SettingsErrors) {
+  package init(_ settings: Settings) throws(SettingsErrors) { try self.init(settings, plans: SourcePlans.plan) }
+
+  /// With sources of a test's own.
+  init(
+    _ settings: Settings, plans: (RouteSettings, String) throws(SettingsErrors) -> SourcePlan?
+  ) throws(SettingsErrors) {
     var steps: [Step] = []
     var warnings: [SettingsError] = []
     var errors: [SettingsError] = []
     for (index, route) in settings.routes.enumerated() {
       do throws(SettingsErrors) {
-        let opened = try RoutePlan.open(route, key: "routes[\(index)]", settings, &warnings)
+        let opened = try RoutePlan.open(route, key: "routes[\(index)]", settings, plans, &warnings)
         steps.append(Step(settings: route, opened: opened))
       } catch {
         errors += error.errors
@@ -189,7 +202,8 @@ package struct RoutePlan: Sendable {
   }
 
   private static func open(
-    _ route: RouteSettings, key: String, _ settings: Settings, _ warnings: inout [SettingsError]
+    _ route: RouteSettings, key: String, _ settings: Settings,
+    _ plans: (RouteSettings, String) throws(SettingsErrors) -> SourcePlan?, _ warnings: inout [SettingsError]
   ) throws(SettingsErrors) -> Opened {
     switch route.source {
     case .sqlite(let file, let query):
@@ -201,8 +215,8 @@ package struct RoutePlan: Sendable {
         throw SettingsErrors([SettingsError(key: key, problem: "\(file): \(problem)")])
       }
       return .sqlite(file: file, query: query, hasHash: hasHash)
-    case .regex(let file):
-      let rules = try RegexRules(file: file, key: "\(key).regex")
+    case .regex(let file, let isPerditions):
+      let rules = try RegexRules(file: file, key: "\(key).regex", perditionCompatible: isPerditions)
       warnings += rules.warnings
       return .regex(rules)
     case .fixed(let backends):
@@ -214,7 +228,7 @@ package struct RoutePlan: Sendable {
       return .fixed(backends)
     case .clientNamed(let servers): return .clientNamed(servers)
     case .postgresql, .mysql, .ldap, .http, .redis, .cdb, .lmdb:
-      guard let plan = try SourcePlans.plan(route, key: key) else { preconditionFailure("a source without a plan") }
+      guard let plan = try plans(route, key) else { preconditionFailure("a source without a plan") }
       return .pool(SourcePool(plan, timeout: route.timeout, cache: route.cache))
     }
   }

@@ -24,14 +24,20 @@ package struct SourcePlan: Sendable {
   /// Whether it is given the client's password, so that its answers are for that login alone: they are neither shared nor
   /// remembered.
   let isPersonal: Bool
+  /// Whether it tells its server who the client is: of equal questions at the same time, whoever asked first.
+  let needsFacts: Bool
   /// Makes one, without connecting yet.
   let make: @Sendable () -> any SourceConnection
 
   /// A plan of its parts.
-  init(name: String, connections: Int, isPersonal: Bool = false, make: @escaping @Sendable () -> any SourceConnection) {
+  init(
+    name: String, connections: Int, isPersonal: Bool = false, needsFacts: Bool = false,
+    make: @escaping @Sendable () -> any SourceConnection
+  ) {
     self.name = name
     self.connections = connections
     self.isPersonal = isPersonal
+    self.needsFacts = isPersonal || needsFacts
     self.make = make
   }
 }

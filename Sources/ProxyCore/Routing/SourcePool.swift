@@ -21,6 +21,8 @@ package final class SourcePool: Sendable {
   var name: String { core.plan.name }
   /// Whether it has to be given the client's credentials.
   var isPersonal: Bool { core.plan.isPersonal }
+  /// Whether it has to be told who the client is.
+  var needsFacts: Bool { core.plan.needsFacts }
 
   /// What is known now, or nil: then `later` is called once, on some thread, when the answer is there.
   func ask(_ request: SourceRequest, later: @escaping @Sendable (SourceAnswer) -> Void) -> SourceAnswer? {

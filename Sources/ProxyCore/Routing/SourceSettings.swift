@@ -25,7 +25,9 @@ package struct RouteSettings: Equatable, Sendable {
     RouteSettings(.sqlite(file: file, query: query))
   }
   /// A file of patterns.
-  package static func regex(file: String) -> RouteSettings { RouteSettings(.regex(file: file)) }
+  package static func regex(file: String, perditionCompatible: Bool = false) -> RouteSettings {
+    RouteSettings(.regex(file: file, perditionCompatible: perditionCompatible))
+  }
   /// Everybody.
   package static func fixed(backend: String) -> RouteSettings { RouteSettings(.fixed(backends: [backend])) }
 }
@@ -67,8 +69,8 @@ package struct CacheSettings: Equatable, Sendable {
 package enum SourceSettings: Equatable, Sendable {
   /// A SQLite file; without a query, with the tables of etc/schema.sql.
   case sqlite(file: String, query: String?)
-  /// A file of patterns.
-  case regex(file: String)
+  /// A file of patterns; of Perdition's, with its rules of reading and answering, if it is so said.
+  case regex(file: String, perditionCompatible: Bool = false)
   /// Everybody; several in turn.
   case fixed(backends: [String])
   /// The server in the user's own name, `user@server`, if it is one of these.
@@ -173,8 +175,9 @@ package struct LDAPSettings: Equatable, Sendable {
   package var filter: String
   /// The attribute with `[user@]backend`.
   package var backendAttribute: String
-  /// The attributes with the name at the backend, and its port.
+  /// The attribute with the name at the backend.
   package var loginAttribute: String?
+  /// The attribute with the backend's port.
   package var portAttribute: String?
   /// Connections at most.
   package var connections: Int
@@ -245,8 +248,9 @@ package struct RedisSettings: Equatable, Sendable {
   package var database: Int
   /// The key asked for, with `%u`, `%n`, `%d`, `%s`, `%%`.
   package var key: String
-  /// The fields of a hash with `[user@]backend` and the name there; nil if the key is a string.
+  /// The field of a hash with `[user@]backend`; nil if the key is a string.
   package var backendField: String?
+  /// The field with the name there.
   package var loginField: String?
   /// Connections at most.
   package var connections: Int

@@ -1,4 +1,4 @@
-/// Reads a small file whole.
+/// Reads and writes small files whole.
 
 internal import Glibc
 internal import Protocols
@@ -22,8 +22,30 @@ package enum TextFile {
     }
   }
 
+  /// Makes a file, for its owner alone if `isSecret`; one that is there already is an error.
+  package static func create(_ path: String, _ bytes: [UInt8], isSecret: Bool) -> SystemError? {
+    switch Syscall.openNew(path, isSecret: isSecret) {
+    case .failure(let error): return error
+    case .success(let fd):
+      return Syscall.writeAll(Descriptor(owning: fd), bytes.span) ? nil : SystemError(EIO)
+    }
+  }
+
+  /// Makes a folder; one that is there already will do.
+  package static func makeFolder(_ path: String) -> SystemError? {
+    Syscall.makeFolder(path).flatMap { $0.code == EEXIST ? nil : $0 }
+  }
+
+  /// Whether there is anything at the path.
+  package static func exists(_ path: String) -> Bool { Syscall.exists(path) }
+
+  /// Removes a file; one that is not there will do.
+  package static func remove(_ path: String) -> SystemError? {
+    Syscall.remove(path).flatMap { $0.code == ENOENT ? nil : $0 }
+  }
+
   /// The file as it is.
-  static func bytes(_ path: String) -> Result<[UInt8], SystemError> {
+  package static func bytes(_ path: String) -> Result<[UInt8], SystemError> {
     switch Syscall.openForReading(path) {
     case .failure(let error): return .failure(error)
     case .success(let fd):

@@ -85,9 +85,19 @@ extension Session {
       facts.addresses.localAddress = destination.host
       facts.addresses.localPort = String(destination.port)
     }
+    if let ends = login.header.ends, let source = SocketAddress(ends.source),
+      let destination = SocketAddress(ends.destination)
+    {
+      var header = KeyFacts()
+      header.clientAddress = source.host
+      header.clientPort = String(source.port)
+      header.localAddress = destination.host
+      header.localPort = String(destination.port)
+      facts.header = header
+    }
     facts.attempt = record.attempts
     facts.tls = client.tlsFacts.map {
-      LoginFacts.TLS(version: $0.version, cipher: $0.cipher, subject: $0.peerSubject)
+      LoginFacts.TLS(version: $0.version, cipher: $0.cipher, client: client.certificateFacts)
     }
     return facts
   }

@@ -94,6 +94,14 @@ struct Transport: ~Copyable {
     Syscall.shutdownWrite(descriptor)
   }
 
+  /// What the peer showed of itself, for whoever is told.
+  var certificateFacts: ClientCertificateFacts {
+    switch tls {
+    case .some(let tls): tls.peerFacts
+    case .none: .notAsked
+    }
+  }
+
   /// What the log says of the connection's TLS.
   var tlsFacts: TLSFacts? {
     switch tls {

@@ -77,10 +77,24 @@ struct TLSCertificate {
   var email: [UInt8]? { alternatives(GEN_EMAIL).first.flatMap(TLSCertificate.printable) }
 
   /// The subject on one line, as RFC 2253 writes it; what is not printable ASCII is escaped.
-  var subject: String? {
+  var subject: String? { unsafe TLSCertificate.line(X509_get_subject_name(raw)) }
+
+  /// The issuer, likewise.
+  var issuer: String? { unsafe TLSCertificate.line(X509_get_issuer_name(raw)) }
+
+  /// SHA-1 of all of it, by which nginx names certificates to its services.
+  var fingerprint: [UInt8] {
+    var hash = [UInt8](repeating: 0, count: 20)
+    // SAFETY: what is written has SHA-1's size.
+    guard unsafe X509_digest(raw, EVP_sha1(), &hash, nil) == 1 else { return [] }
+    return hash
+  }
+
+  /// SAFETY: the name is part of a certificate that stays.
+  @unsafe private static func line(_ name: OpaquePointer?) -> String? {
     guard let bio = unsafe BIO_new(BIO_s_mem()) else { return nil }
     defer { unsafe BIO_free(bio) }
-    guard unsafe X509_NAME_print_ex(bio, X509_get_subject_name(raw), 0, openssl_one_line) >= 0 else {
+    guard unsafe X509_NAME_print_ex(bio, name, 0, openssl_one_line) >= 0 else {
       ERR_clear_error()
       return nil
     }

@@ -4,6 +4,7 @@
 /// queue and leaves an empty one behind.
 
 internal import COpenSSL
+package import Protocols
 
 @safe
 package struct TLSSession: ~Copyable {
@@ -181,6 +182,18 @@ package struct TLSSession: ~Copyable {
 
   /// The subject of the peer's certificate on one line, as RFC 2253 writes it, if its chain was verified.
   package var peerSubject: String? { verifiedPeer?.subject }
+
+  /// What the peer showed of itself, if it was asked to.
+  package var peerFacts: ClientCertificateFacts {
+    guard let peer = verifiedPeer else {
+      switch side {
+      case .server(let context): return context.verifiesPeer ? .none : .notAsked
+      case .client: return .none
+      }
+    }
+    return .verified(
+      subject: peer.subject ?? "", issuer: peer.issuer ?? "", serial: peer.serial, fingerprint: peer.fingerprint)
+  }
 
   /// The common name in the peer's certificate, if its chain was verified. Nil if it holds control characters.
   package var peerCommonName: [UInt8]? { verifiedPeer?.commonName }

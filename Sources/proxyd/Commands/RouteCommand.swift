@@ -12,7 +12,8 @@ struct RouteCommand: ParsableCommand {
     discussion: """
       Shows how the name is rewritten, what each source answers, and where the user would be sent. No password is given to \
       anybody: a source that checks passwords is asked as if a certificate had proved the user. Ends with status 0 if a \
-      backend was found, 1 if no source knows the user, 2 if a source failed.
+      backend was found, 1 if no source knows the user, 2 if a source failed. With a list of users, those without a backend \
+      are told, and what a lookup took.
       """)
 
   @OptionGroup var config: ConfigOption
@@ -26,8 +27,15 @@ struct RouteCommand: ParsableCommand {
   @Option(name: .customLong("address-name"), help: "The name of the address the client connects to, for add-domain.")
   var addressName: String?
 
+  @Option(help: "A file of names, one a line; - for standard input.")
+  var users: String?
+
   @Argument(help: "The name the user would log in with.")
-  var user: String
+  var user: String?
+
+  func validate() throws {
+    guard (user == nil) != (users == nil) else { throw ValidationError("expected a user, or --users FILE") }
+  }
 
   func run() throws {
     let file = try config.load()
@@ -36,24 +44,75 @@ struct RouteCommand: ParsableCommand {
       _ = fail(file.locate(error))
       throw ExitCode(2)
     }
-    let rules = file.settings.names
-    let addressName = addressName.map { Array($0.utf8) }
+    let table = RouteTable(plan)
+    if let user { try show(user, file.settings, table) }
+    if let users { try count(users, file.settings, table) }
+  }
+
+  private func request(_ user: String, _ rules: NameRules) -> RouteRequest {
     var facts = LoginFacts()
     facts.addresses.clientAddress = client
     facts.method = .sasl(.external)
-    let request = RouteRequest(
-      user: Array(user.utf8), mailProtocol: mailProtocol, rules: rules, facts: facts, addressName: addressName)
+    return RouteRequest(
+      user: Array(user.utf8), mailProtocol: mailProtocol, rules: rules, facts: facts,
+      addressName: addressName.map { Array($0.utf8) })
+  }
+
+  /// One user, with every step.
+  private func show(_ user: String, _ settings: Settings, _ table: RouteTable) throws {
+    let request = request(user, settings.names)
+    let addressName = addressName.map { Array($0.utf8) }
     say("user", user)
-    tell(rules.steps(request.user, for: .lookup, addressName: addressName), of: .lookup)
-    var search = RouteTable(plan).search(request)
-    let outcome = wait(&search, lookup: file.settings.timeouts.lookup)
+    tell(settings.names.steps(request.user, for: .lookup, addressName: addressName), of: .lookup)
+    var search = table.search(request)
+    let outcome = wait(&search, lookup: settings.timeouts.lookup)
+    for passed in search.takePassedOver() { say("passed over", "\(passed.source): \(passed.reason)") }
     for answered in search.trace {
       say("asked", "\(answered.source) for \"\(text(answered.key))\": \(words(answered.answer))")
     }
-    try conclude(outcome, rules, addressName)
+    try conclude(outcome, user, settings.names, addressName)
   }
 
-  private func conclude(_ outcome: RouteOutcome, _ rules: NameRules, _ addressName: [UInt8]?) throws {
+  /// Many users: those without a backend, and what a lookup took.
+  private func count(_ users: String, _ settings: Settings, _ table: RouteTable) throws {
+    let names: [Substring]
+    switch TextFile.read(users == "-" ? "/dev/stdin" : users) {
+    case .success(let text): names = TextFile.lines(text).filter { !$0.isEmpty }
+    case .failure(let error):
+      Console.error("\(users): it can't be read: \(error)")
+      throw ExitCode(2)
+    }
+    var (found, unknown, failed) = (0, 0, 0)
+    let began = Moment.now
+    for name in names {
+      var search = table.search(request(String(name), settings.names))
+      switch wait(&search, lookup: settings.timeouts.lookup) {
+      case .found: found += 1
+      case .disabled, .unknownUser, .refused:
+        unknown += 1
+        Console.say("unknown: \(name)")
+      case .uncheckable(let source):
+        failed += 1
+        Console.say("failed: \(name): \(source) has no password to check")
+      case .busy:
+        failed += 1
+        Console.say("failed: \(name): a map is locked by a writer")
+      case .failed(let source, let reason):
+        failed += 1
+        Console.say("failed: \(name): \(source): \(reason)")
+      }
+    }
+    let each = names.isEmpty ? 0 : (Moment.now - began) / UInt64(names.count)
+    Console.say(
+      "\(names.count) users: \(found) found, \(unknown) unknown, \(failed) failed, \(each / 1_000).\(each / 100 % 10) us each"
+    )
+    if failed > 0 { throw ExitCode(2) }
+    if unknown > 0 { throw ExitCode.failure }
+  }
+
+  private func conclude(
+    _ outcome: RouteOutcome, _ user: String, _ rules: NameRules, _ addressName: [UInt8]?
+  ) throws {
     switch outcome {
     case .found(let route):
       say("source", route.source)
@@ -91,7 +150,6 @@ struct RouteCommand: ParsableCommand {
       let step = search.advance(now: Moment.now, lookup: lookup, password: [UInt8]().span) { turn, answer in
         answers.put(turn, answer)
       }
-      for passed in search.takePassedOver() { say("passed", "\(passed.source): \(passed.reason)") }
       switch step {
       case .done(let outcome): return outcome
       case .again(let time): Moment.sleep(until: time)

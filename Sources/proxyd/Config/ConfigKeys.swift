@@ -115,6 +115,18 @@ enum ConfigKeys {
         (LITERAL- instead of LITERAL+ bounds literals at 4096 bytes), or ManageSieve's extensions. POP3 has no such list.
         """),
     ConfigKey(
+      path: "listeners[].greeting", kind: .text, standard: "proxyd ready.",
+      help: """
+        The words of the greeting, behind OK and the capabilities; up to 400 bytes, ASCII unless the protocol is \
+        managesieve.
+        """),
+    ConfigKey(
+      path: "listeners[].login-ok", kind: .text, standard: "the backend's",
+      help: """
+        The words that tell a client that its login succeeded, instead of the backend's own; bounded as the greeting. A \
+        response code of the backend's stays.
+        """),
+    ConfigKey(
       path: "listeners[].proxy-protocol", kind: .networks, standard: "none",
       help: """
         Networks of load balancers. A connection must come from one of them and begin with a PROXY header, version 1 or \
@@ -306,8 +318,17 @@ enum ConfigKeys {
       path: "log.level", kind: .choice(["trace", "debug", "info", "notice", "warning", "error", "critical"]),
       standard: "info", help: "The least urgent lines that are logged."),
     ConfigKey(
-      path: "log.format", kind: .choice(["text", "json"]), standard: "text",
-      help: "text: key=value. json: an object a line. journald has its own."),
+      path: "log.format", kind: .choice(["text", "json", "perdition"]), standard: "text",
+      help: """
+        text: key=value. json: an object a line. perdition: Perdition's lines for sessions, for fail2ban and other \
+        readers of them. journald has its own way to write the fields of text.
+        """),
+    ConfigKey(
+      path: "log.repeat", kind: .duration(second...24 * hour), standard: "none",
+      help: """
+        How often the line of a login is written again while its session lasts, as Perdition's connect_relog: for \
+        POP-before-SMTP. Of the format perdition only.
+        """),
     ConfigKey(
       path: "log.to", kind: .text, standard: "stderr",
       help: "stderr, journald, syslog (facility mail), or a file's path; a file is opened anew on SIGHUP."),

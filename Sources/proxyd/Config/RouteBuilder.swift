@@ -33,7 +33,7 @@ struct RouteBuilder {
   private func source(_ kind: String, _ entry: ConfigSection) -> SourceSettings? {
     switch kind {
     case "sqlite": return sqlite(entry)
-    case "regex": return entry.text("regex").map { .regex(file: builder.resolve($0)) }
+    case "regex": return regex(entry)
     case "postgresql": return entry.section(kind).flatMap { SQLSourceKeys.postgresql($0, builder) }
     case "mysql": return entry.section(kind).flatMap { SQLSourceKeys.mysql($0, builder) }
     case "ldap": return entry.section(kind).flatMap { LDAPSourceKeys.read($0, builder) }
@@ -57,6 +57,17 @@ struct RouteBuilder {
     return .sqlite(file: builder.resolve(file), query: section.text("query"))
   }
 
+  private func regex(_ entry: ConfigSection) -> SourceSettings? {
+    guard case .mapping? = entry.node("regex") else {
+      return entry.text("regex").map { .regex(file: builder.resolve($0)) }
+    }
+    guard let section = entry.section("regex"), section.required("file") != nil, let file = section.text("file") else {
+      return nil
+    }
+    let isCompatible = section.value("perdition-compatible") { ["true": true, "false": false][$0] } ?? false
+    return .regex(file: builder.resolve(file), perditionCompatible: isCompatible)
+  }
+
   private func readCommon(_ entry: ConfigSection, _ kind: String, _ route: inout RouteSettings) {
     if let keys = entry.values("keys", { KeyTemplate($0) }) { route.keys = keys }
     if let timeout = entry.duration("timeout") { route.timeout = timeout }
@@ -74,6 +85,9 @@ struct RouteBuilder {
       if let time = section.duration("stale") { cache.stale = time }
       if let count = section.integer("entries") { cache.entries = count }
       route.cache = cache
+    }
+    if case .http(let http) = route.source, http.sendsPassword, route.cache != nil {
+      entry.report("a source that checks passwords is asked each time", "cache")
     }
     guard let check = entry.choice("check-password", PasswordCheck.self) else { return }
     let fits: [String]

@@ -45,7 +45,17 @@ enum RouteKeys {
       path: "routes[].regex", kind: .path, standard: "none",
       help: """
         A file with a rule a line, `PATTERN: [user@]backend`. A pattern (PCRE2) must match the whole name, letters \
-        compared without regard to case; $1 to $9 stand for its groups, $0 for the name. # begins a comment.
+        compared without regard to case; $1 to $9 stand for its groups, $0 for the name. # begins a comment. Or a map \
+        with the two keys below.
+        """),
+    ConfigKey(
+      path: "routes[].regex.file", kind: .path, standard: nil, help: "The file, for a dialect of its own."),
+    ConfigKey(
+      path: "routes[].regex.perdition-compatible", kind: .choice(["true", "false"]), standard: "false",
+      help: """
+        Read and answer as Perdition's posix_regex does with a popmap.re: its quoting, POSIX's extended regular \
+        expressions, and a match anywhere in the name, whose text before the match becomes the front of the answer. \
+        Letters are compared without regard to case all the same.
         """),
   ]
 

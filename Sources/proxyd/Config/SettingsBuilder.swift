@@ -57,6 +57,8 @@ struct SettingsBuilder {
       let mechanisms = entry.words("mechanisms", SASLMechanism.self) ?? [.plain, .login]
       let capabilities = entry.values("capabilities", SettingsBuilder.words)?.joined(separator: " ")
       if capabilities != nil, mailProtocol == .pop3 { entry.report("POP3 has no such list", "capabilities") }
+      let greeting = words(entry, "greeting", .greeting, mailProtocol)
+      let loginOK = words(entry, "login-ok", .loginOK, mailProtocol)
       let networks = entry.networks("proxy-protocol")
       let identity = entry.has("certificate") || entry.has("key") ? readIdentity(entry) : nil
       for address in addresses {
@@ -66,8 +68,8 @@ struct SettingsBuilder {
         listeners.append(
           ListenerSettings(
             mailProtocol: mailProtocol, address: address, tls: tls, mechanisms: mechanisms,
-            capabilities: capabilities.map { Array($0.utf8) }, proxyNetworks: networks, identity: identity, key: key,
-            isAny: addresses.count > 1))
+            capabilities: capabilities.map { Array($0.utf8) }, greeting: greeting, loginOK: loginOK,
+            proxyNetworks: networks, identity: identity, key: key, isAny: addresses.count > 1))
       }
     }
     return listeners
@@ -90,6 +92,19 @@ struct SettingsBuilder {
     let isPlain = text.utf8.allSatisfy { $0 > 0x20 && $0 < 0x7F && !"\"\\(){}[]".utf8.contains($0) || $0 == 0x20 }
     let words = text.split(separator: " ")
     return isPlain && !words.isEmpty ? words.joined(separator: " ") : nil
+  }
+
+  /// Words of the operator's for clients; reported if they can't stand there.
+  private func words(
+    _ entry: ConfigSection, _ name: String, _ place: OwnWords.Place, _ mailProtocol: MailProtocol
+  ) -> OwnWords? {
+    switch entry.text(name).map({ OwnWords.read($0, place, mailProtocol) }) {
+    case nil: return nil
+    case .success(let words)?: return words
+    case .failure(let fault)?:
+      entry.report("\(fault.rawValue); expected up to \(OwnWords.longest) bytes in one line", name)
+      return nil
+    }
   }
 
   private func readTLS(_ section: ConfigSection) -> TLSServerSettings? {
@@ -203,6 +218,10 @@ struct SettingsBuilder {
     var log = LogSettings()
     if let level = section.choice("level", Logger.Level.self) { log.level = level }
     if let format = section.choice("format", LogSettings.Format.self) { log.format = format }
+    log.repetition = section.duration("repeat")
+    if log.repetition != nil, log.format != .perdition {
+      section.report("it is for the format perdition, and the key format is another", "repeat")
+    }
     switch section.text("to") {
     case nil, "stderr"?: break
     case "journald"?: log.destination = .journald

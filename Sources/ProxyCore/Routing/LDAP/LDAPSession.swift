@@ -67,6 +67,7 @@
     /// Sets what libldap's own files and environment may have set otherwise.
     private func configure(_ tls: SourceTLS, _ patience: Patience) -> Bool {
       var version = LDAP_VERSION3
+      var aliases = LDAP_DEREF_NEVER
       var interval = patience.interval
       var (idle, probeInterval, probes) = LDAPSession.keepAlive
       // SAFETY: every option is given a value of the type ldap_set_option(3) names for it, which it copies.

@@ -1,0 +1,3 @@
+(.*)@example.com: mail.example.com
+(.*)@example.org: mail.example.org
+(.*)@(.*): $2
