@@ -57,7 +57,7 @@ package enum IOFailure: Equatable, Sendable, CustomStringConvertible {
 /// The system calls, by name.
 enum Syscall {
   /// What a call returned, or its errno.
-  private static func call(_ body: () -> Int) -> Result<Int, SystemError> {
+  static func call(_ body: () -> Int) -> Result<Int, SystemError> {
     while true {
       let result = body()
       if result >= 0 { return .success(result) }
@@ -155,49 +155,13 @@ enum Syscall {
     precondition(result == 0 || errno != EBADF, "a descriptor was closed twice")
   }
 
-  static func openForReading(_ path: String) -> Result<Int32, SystemError> {
-    call { unsafe Int(Glibc.open(path, O_RDONLY | O_CLOEXEC)) }.map(Int32.init)
-  }
-
   /// A file to write log lines to: created if missing, readable for its group.
   static func openForAppending(_ path: String) -> Result<Int32, SystemError> {
     call { unsafe Int(linux_open_append(path)) }.map(Int32.init)
   }
 
-  /// A file that is not there yet, for its owner alone if `isSecret`.
-  static func openNew(_ path: String, isSecret: Bool) -> Result<Int32, SystemError> {
-    let flags = O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC
-    return call { unsafe Int(Glibc.open(path, flags, isSecret ? 0o600 : 0o644)) }.map(Int32.init)
-  }
-
-  static func makeFolder(_ path: String) -> SystemError? { failure(call { unsafe Int(mkdir(path, 0o755)) }) }
-
-  static func remove(_ path: String) -> SystemError? { failure(call { unsafe Int(unlink(path)) }) }
-
   static func duplicate(_ fd: Int32) -> Result<Int32, SystemError> {
     call { Int(fcntl(fd, F_DUPFD_CLOEXEC, 3)) }.map(Int32.init)
-  }
-
-  /// Writes all bytes, waiting as long as it takes; for the log's thread only. False if they could not all be written.
-  static func writeAll(_ descriptor: borrowing Descriptor, _ bytes: Span<UInt8>) -> Bool {
-    let fd = descriptor.raw
-    var written = 0
-    while written < bytes.count {
-      let rest = bytes.extracting(written...)
-      // SAFETY: the span lends its memory for the time of the call.
-      let result = unsafe rest.withUnsafeBytes { buffer in
-        call({ unsafe Glibc.write(fd, buffer.baseAddress, buffer.count) })
-      }
-      switch result {
-      case .success(let count): written += count
-      case .failure(let error) where error.code == EAGAIN:
-        // A terminal or pipe that somebody made non-blocking.
-        var waiting = pollfd(fd: fd, events: Int16(POLLOUT), revents: 0)
-        _ = unsafe poll(&waiting, 1, 1_000)
-      case .failure: return false
-      }
-    }
-    return true
   }
 
   // MARK: Sockets
@@ -370,7 +334,7 @@ enum Syscall {
     _ = call { unsafe Glibc.read(fd, &count, 8) }
   }
 
-  private static func failure(_ result: Result<Int, SystemError>) -> SystemError? {
+  static func failure(_ result: Result<Int, SystemError>) -> SystemError? {
     switch result {
     case .success: nil
     case .failure(let error): error
