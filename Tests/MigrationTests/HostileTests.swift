@@ -1,3 +1,4 @@
+import Foundation
 import Testing
 
 @testable import Migration
@@ -73,6 +74,22 @@ struct HostileTests {
         #expect(configuration.draft.text.utf8.allSatisfy { $0 >= 0x20 || $0 == 0x0A })
       }
       #expect(result.report.text.utf8.allSatisfy { $0 >= 0x20 || $0 == 0x0A })
+    }
+  }
+
+  /// Reading is pure: no file, no process, no clock is within its reach.
+  @Test func migrationImportsProtocolsOnly() throws {
+    let root = CorpusCase.root.deletingLastPathComponent().deletingLastPathComponent().deletingLastPathComponent()
+    let folder = root.appending(path: "Sources/Migration")
+    let files = FileManager.default.enumerator(atPath: folder.path)?.compactMap { $0 as? String } ?? []
+    let sources = files.filter { $0.hasSuffix(".swift") }
+    #expect(sources.count > 15)
+    for source in sources {
+      let text = try String(contentsOf: folder.appending(path: source), encoding: .utf8)
+      for line in text.split(separator: "\n") where line.contains("import ") && !line.contains("//") {
+        let isImport = ["import", "internal import", "package import"].contains { line.hasPrefix($0 + " ") }
+        #expect(!isImport || line.hasSuffix(" Protocols"), "\(source): \(line)")
+      }
     }
   }
 }
