@@ -2,6 +2,7 @@
 /// its fields keep their order.
 
 package import Logging
+internal import Protocols
 internal import Synchronization
 
 package final class Log: Sendable {
@@ -33,6 +34,22 @@ package final class Log: Sendable {
     writer.write(line.finish(), level: level)
   }
 
+  /// Whether sessions are told in Perdition's lines.
+  var isPerdition: Bool { shared.isPerdition }
+
+  /// Writes a line of Perdition's, as the program a listener stands for.
+  func perdition(_ line: PerditionLine, _ identity: LogIdentity) {
+    guard let style = shared.style(for: line.level) else { return }
+    var bytes = line.text
+    switch style {
+    case .text, .json: bytes.append(.lineFeed)
+    case .journal:
+      let text = String(decoding: bytes, as: UTF8.self)
+      bytes = LogLine(.journal, level: line.level, event: text, time: nil, identity: identity).finish()
+    }
+    writer.write(bytes, level: line.level, identity)
+  }
+
   /// Writes all there is before it returns.
   package func flush() { writer.flush() }
 }
@@ -40,6 +57,7 @@ package final class Log: Sendable {
 /// The settings that every line asks for.
 private final class LevelAndStyle: Sendable {
   private let level: Atomic<Int>
+  private let perdition = Atomic(false)
   private let style = Mutex(LogLine.Style.text)
 
   init(_ settings: LogSettings) {
@@ -50,7 +68,10 @@ private final class LevelAndStyle: Sendable {
   func set(_ settings: LogSettings) {
     level.store(settings.level.rank, ordering: .relaxed)
     style.withLock { $0 = settings.style }
+    perdition.store(settings.format == .perdition, ordering: .relaxed)
   }
+
+  var isPerdition: Bool { perdition.load(ordering: .relaxed) }
 
   /// How a line of that level is written; nil if it is not wanted.
   func style(for level: Logger.Level) -> LogLine.Style? {

@@ -17,7 +17,9 @@ package struct LogLine {
   }
 
   /// Begins a line about `event`, which stays the same whatever the circumstances.
-  package init(_ style: Style, level: Logger.Level, event: String, time: WallTime?) {
+  package init(
+    _ style: Style, level: Logger.Level, event: String, time: WallTime?, identity: LogIdentity = .proxyd
+  ) {
     self.style = style
     bytes.reserveCapacity(512)
     switch style {
@@ -29,7 +31,7 @@ package struct LogLine {
     case .journal:
       add("MESSAGE", event)
       add("PRIORITY", String(level.syslogSeverity))
-      add("SYSLOG_IDENTIFIER", "proxyd")
+      add("SYSLOG_IDENTIFIER", "\(identity.tag)")
     }
   }
 
@@ -90,7 +92,7 @@ package struct LogLine {
   private mutating func append(_ value: String) {
     switch style {
     case .text: appendText(value)
-    case .json: appendJSON(value)
+    case .json: LogLine.appendQuoted(value, to: &bytes)
     case .journal: appendJournal(value)
     }
   }
@@ -102,11 +104,11 @@ package struct LogLine {
       && value.utf8.allSatisfy { byte in
         byte > .space && byte != .ascii("\"") && byte != .ascii("=") && byte != .ascii("\\") && byte != 0x7F
       }
-    if isBare { bytes.append(contentsOf: value.utf8) } else { appendJSON(value) }
+    if isBare { bytes.append(contentsOf: value.utf8) } else { LogLine.appendQuoted(value, to: &bytes) }
   }
 
   /// RFC 8259 §7. What is not UTF-8 was replaced when the string was made.
-  private mutating func appendJSON(_ value: String) {
+  static func appendQuoted(_ value: String, to bytes: inout [UInt8]) {
     bytes.append(.ascii("\""))
     for byte in value.utf8 {
       switch byte {

@@ -24,6 +24,9 @@ package final class LogWriter: Sendable {
   fileprivate struct Line: Sendable {
     let level: Logger.Level
     let bytes: [UInt8]
+    var identity = LogIdentity.proxyd
+    /// Since 1970.
+    var second = WallTime.second
   }
 
   /// What waits to be written is bounded; lines beyond are dropped and counted. A line has about 300 bytes.
@@ -44,13 +47,13 @@ package final class LogWriter: Sendable {
   }
 
   /// Takes a finished line; it is written soon, a warning at once.
-  package func write(_ bytes: [UInt8], level: Logger.Level) {
+  package func write(_ bytes: [UInt8], level: Logger.Level, _ identity: LogIdentity = .proxyd) {
     let delay: DispatchTimeInterval? = state.withLock { state in
       guard state.size + bytes.count <= LogWriter.mostBytes else {
         state.dropped += 1
         return nil
       }
-      state.lines.append(Line(level: level, bytes: bytes))
+      state.lines.append(Line(level: level, bytes: bytes, identity: identity))
       state.size += bytes.count
       let isUrgent = level >= .warning
       guard isUrgent || !state.isScheduled else { return nil }
@@ -90,6 +93,8 @@ package final class LogWriter: Sendable {
 private final class Sink: Sendable {
   let style: LogLine.Style
   private let kind: Kind
+  /// What lines of a stream begin with; nil for nothing.
+  private let header: SyslogHeader?
 
   private enum Kind: ~Copyable, Sendable {
     case stream(Descriptor)
@@ -99,6 +104,7 @@ private final class Sink: Sendable {
 
   init(_ settings: LogSettings) throws(SystemError) {
     style = settings.style
+    header = settings.format == .perdition ? SyslogHeader() : nil
     switch settings.destination {
     case .stderr: kind = .stream(Descriptor(owning: try Syscall.duplicate(STDERR_FILENO).get()))
     case .file(let path): kind = .stream(Descriptor(owning: try Syscall.openForAppending(path).get()))
@@ -108,7 +114,15 @@ private final class Sink: Sendable {
       kind = .datagrams(socket)
     case .syslog:
       kind = .syslog
-      unsafe openlog("proxyd", LOG_PID | LOG_NDELAY, LOG_MAIL)
+      Sink.openlog(.proxyd)
+    }
+  }
+
+  /// From here on lines are that program's.
+  private static func openlog(_ identity: LogIdentity) {
+    // SAFETY: syslog keeps the pointer; it is to static memory, and ends with NUL.
+    unsafe identity.tag.utf8Start.withMemoryRebound(to: CChar.self, capacity: identity.tag.utf8CodeUnitCount + 1) {
+      unsafe Glibc.openlog($0, LOG_PID | LOG_NDELAY, LOG_MAIL)
     }
   }
 
@@ -119,12 +133,18 @@ private final class Sink: Sendable {
     switch kind {
     case .stream(let descriptor):
       var text: [UInt8] = []
-      for line in lines { text.append(contentsOf: line.bytes) }
+      for line in lines {
+        header?.append(line.identity, second: line.second, to: &text)
+        text.append(contentsOf: line.bytes)
+      }
       return Syscall.writeAll(descriptor, text.span) ? lines.count : 0
     case .datagrams(let descriptor):
       return lines.count { Syscall.writeAll(descriptor, $0.bytes.span) }
     case .syslog:
-      for line in lines { log(line) }
+      for line in lines {
+        if header != nil { Sink.openlog(line.identity) }
+        log(line)
+      }
       // vsyslog never tells whether it succeeded.
       return lines.count
     }

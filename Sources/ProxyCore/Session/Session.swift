@@ -57,6 +57,7 @@ final class Session {
       terms.peer = .trustedProxy
       login.dialogue = ClientDialogue(record.listener.mailProtocol, terms)
     }
+    if login.stage != .header { logConnection(login, on: loop) }
     switch login.stage {
     case .header: break
     case .handshake:
@@ -117,6 +118,12 @@ final class Session {
       }
       run(backendIsLate(backend, on: loop), .backend, on: loop)
     case .relay(let relay):
+      if let trail = record.trail, loop.now < trail.patience {
+        // Only the login is to be told again.
+        phase = .relay(relay)
+        repeatLogin(trail, on: loop)
+        return loop.setDeadline(token, trail.next)
+      }
       let end = SessionEnd(relay.isHalfClosed ? .halfClosedTimeout : .idleTimeout)
       leave(relay, .inactivity, end, on: loop)
     case .closing(let closing):
@@ -195,9 +202,7 @@ final class Session {
 
   private func finish(_ end: SessionEnd, doing: String, on loop: isolated EventLoop) {
     if case .relay(let relay) = exchange(&phase, with: .ended) { count(relay) }
-    loop.house.log.line(.info, "session") { line in
-      record.add(to: &line, end, doing: doing, tls: client.tlsFacts, at: loop.now)
-    }
+    logEnd(end, doing: doing, on: loop)
     loop.leave(token)
   }
 
@@ -257,7 +262,8 @@ final class Session {
     case .relay(let relay):
       wanted = relay.clientInterest
       backendWanted = relay.backendInterest
-      deadline = loop.now + (relay.isHalfClosed ? timeouts.halfClosed : timeouts.idle)
+      let patience = loop.now + (relay.isHalfClosed ? timeouts.halfClosed : timeouts.idle)
+      deadline = record.trail?.extend(to: patience) ?? patience
     case .closing(let closing):
       wanted.reads = closing.isShutDown
       wanted.writes = !closing.isShutDown

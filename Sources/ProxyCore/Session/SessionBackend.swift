@@ -253,6 +253,7 @@ extension Session {
       if let target = referral(backend, answer, on: loop) {
         login.referrals += 1
         record.backend = target.name
+        record.trail?.choose(target, as: record.trail?.user)
         let route = Route(
           backend: target, loginAs: backend.route.loginAs, source: "referral of \(backend.route.backend.name)")
         return resolve(login, route, on: loop)
@@ -295,6 +296,7 @@ extension Session {
     }
     record.isLoggedIn = true
     record.loginTook = loop.now - record.began
+    logAcceptance(on: loop)
     if backend.dialogue.isDistrusted {
       loop.house.tellDistrust(backend.route.backend.name, record.listener.mailProtocol)
     }

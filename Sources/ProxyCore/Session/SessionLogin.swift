@@ -235,7 +235,7 @@ extension Session {
     _ login: PreLogin, _ failure: LoginFailure, _ refusal: LoginRefusal = .credentials, after delay: UInt64? = nil,
     on loop: isolated EventLoop
   ) -> Next {
-    note(failure, on: loop)
+    note(failure, refusal, on: loop)
     let time = loop.now + (delay ?? loop.plan.settings.timeouts.failureDelay)
     return .rest(.waiting(login, .refusal(refusal, at: time)))
   }
@@ -244,7 +244,7 @@ extension Session {
   func refuse(
     _ login: PreLogin, _ refusal: LoginRefusal, _ failure: LoginFailure, on loop: isolated EventLoop
   ) -> Next {
-    note(failure, on: loop)
+    note(failure, refusal, on: loop)
     return conclude(login, refusal, on: loop)
   }
 
@@ -261,15 +261,8 @@ extension Session {
     }
   }
 
-  /// One line for a login that did not succeed.
-  private func note(_ failure: LoginFailure, on loop: isolated EventLoop) {
+  private func note(_ failure: LoginFailure, _ refusal: LoginRefusal, on loop: isolated EventLoop) {
     record.lastFailure = failure.reason
-    loop.house.log.line(failure.reason.isTrouble ? .warning : .notice, "login-failed") { line in
-      record.addIdentity(to: &line)
-      line.add("login", record.login)
-      record.addBackend(to: &line)
-      line.add("failure", failure.reason.rawValue)
-      if let detail = failure.detail { line.add("detail", detail) }
-    }
+    logFailure(failure, refusal, on: loop)
   }
 }

@@ -33,6 +33,8 @@ struct SessionRecord {
   /// Bytes of the relay, as the client sent and received them; TLS is not counted.
   var fromClient: UInt64 = 0
   var toClient: UInt64 = 0
+  /// What Perdition's lines are made of; nil where they are not logged.
+  var trail: PerditionTrail?
 
   init(id: SessionID, peer: SocketAddress, listener: Listener, began: UInt64) {
     self.id = id

@@ -15,6 +15,8 @@ extension Session {
     record.attempts += 1
     record.backend = nil
     record.backendAddress = nil
+    record.backendTLS = nil
+    record.trail?.begin()
     guard hopsLeft(login) != nil else {
       return refuse(login, .misconfigured, LoginFailure(.loop, "it passed too many proxies"), on: loop)
     }
@@ -86,6 +88,9 @@ extension Session {
     switch outcome {
     case .found(let route):
       record.backend = route.backend.name
+      record.trail?.choose(
+        route.backend,
+        as: route.loginAs.map { loop.plan.settings.names.name($0, for: .log, addressName: login.addressName) })
       if let refused = apply(route, login, on: loop) { return refused }
       return resolve(login, route, on: loop)
     case .disabled: return refuseLater(login, LoginFailure(.disabled), .disabled, on: loop)
