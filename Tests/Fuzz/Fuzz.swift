@@ -1,5 +1,5 @@
 /// A libFuzzer target for each dialogue, chosen by the environment's PROXYD_FUZZ: imap-client, imap-backend, pop3-client,
-/// pop3-backend, managesieve-client, managesieve-backend; and proxy-header. Compiled together with the sources of
+/// pop3-backend, managesieve-client, managesieve-backend; and proxy-header. Compiled as a module beside
 /// Protocols (see `run`).
 ///
 /// The bytes are played whole and cut in two; nothing may trap, whatever is said must stay within bounds and within its
@@ -7,6 +7,8 @@
 /// first three bytes of the input choose the cut, the terms, and what the driver tells.
 
 import Glibc
+
+@testable import Protocols
 
 /// What libFuzzer calls with every input.
 @_cdecl("LLVMFuzzerTestOneInput")

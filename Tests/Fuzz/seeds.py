@@ -1,4 +1,5 @@
-"""Makes fuzz seeds of transcripts: what the dialogue is given, behind three bytes of choice."""
+"""Makes fuzz seeds: of transcripts what the dialogue is given, behind three bytes of choice; of the corpus of imports its
+files; of the rest what is written down here."""
 import pathlib
 import re
 import sys
@@ -21,6 +22,44 @@ def unescape(text):
     return data
 
 
+IMPORTS = source.parent
+
+
+def write(seeds):
+    for number, data in enumerate(seeds):
+        (corpus / f"seed-{number}").write_bytes(data if isinstance(data, bytes) else data.encode())
+    sys.exit()
+
+
+def sites(pattern):
+    return [path for path in sorted(IMPORTS.glob("*/" + pattern)) if path.is_file()]
+
+
+if source.name == "perdition-site":
+    seeds = []
+    for folder in sorted({path.parent for path in sites("perdition*.conf")}):
+        confs = sorted(folder.glob("perdition*.conf"))
+        others = [path.read_bytes() for name in ("default*", "popmap*") for path in sorted(folder.glob(name))[:1]]
+        seeds.append(b"\0".join([confs[0].read_bytes(), confs[-1].read_bytes(), *others]))
+    write(seeds)
+if source.name == "perdition-map":
+    write([path.read_bytes() for path in sites("popmap*")])
+if source.name == "perdition-words":
+    write([path.read_bytes() for path in sites("*odbc*") + sites("default*")] + [
+        "localhost:3306:dbPerdition:tblPerdition:perdition:secret:servername:user:port",
+        "2:ldap://localhost/ou=mailbox,dc=nodomain?username,mailhost,port?one?(uid=%s)?!BINDNAME=cn=a%2Cdc=b,X-BINDPW=c"])
+if source.name == "nginx-mail":
+    write([path.read_bytes() for path in sites("*nginx*.conf")])
+if source.name == "auth-http":
+    write(["HTTP/1.1 200 OK\r\nAuth-Status: OK\r\nAuth-Server: 192.0.2.1\r\nAuth-Port: 143\r\nAuth-User: x\r\nAuth-Pass: y\r\n\r\n",
+           "HTTP/1.0 200\r\nauth-status: Invalid login\r\nAuth-Wait: 3\r\n\r\n",
+           "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\nAuth-Status: WAIT\nAuth-Wait: 1\n\n"])
+if source.name == "name-templates":
+    write(["\\U,\\u\\D\\d\0joe@example.org", "(uid=%u)(mail=%n@%d)%%%s\0a*(b)\\c@d"])
+if source.name == "sql-query":
+    write(["SELECT backend, login_as FROM users WHERE login = :login AND p = ':local' -- :domain\n;",
+           "SELECT a::text, $$:login$$, E'\\':login', \"x:y\" FROM t WHERE d = :domain /* :x */ AND q = :protocol",
+           "SELECT `a:b` FROM t WHERE l = :local # :login"])
 if source.name == "proxy-header":
     V4 = bytes([192, 0, 2, 1, 198, 51, 100, 2, 18, 103, 3, 225])
     TLS = b"\x20\x00\x0f\x01\0\0\0\0\x21\x00\x07TLSv1.3"

@@ -99,6 +99,27 @@ enum Syscall {
     return moved(call { unsafe Glibc.read(fd, buffer.baseAddress, buffer.count) })
   }
 
+  /// From a place in a file. Fewer bytes than there is room for: the file ends there.
+  static func read(
+    _ descriptor: borrowing Descriptor, at offset: UInt64, into buffer: UnsafeMutableRawBufferPointer
+  ) -> Result<Int, SystemError> {
+    let fd = descriptor.raw
+    guard let start = off_t(exactly: offset) else { return .success(0) }
+    var count = 0
+    while count < buffer.count {
+      // SAFETY: the buffer is the caller's for the time of the call, and `count` bytes of it are filled.
+      let result = call {
+        unsafe pread(fd, buffer.baseAddress.map { unsafe $0 + count }, buffer.count - count, start + off_t(count))
+      }
+      switch result {
+      case .failure(let error): return .failure(error)
+      case .success(0): return .success(count)
+      case .success(let more): count += more
+      }
+    }
+    return .success(count)
+  }
+
   private static func moved(_ result: Result<Int, SystemError>) -> IOResult {
     switch result {
     case .success(0): return .closed
@@ -152,8 +173,6 @@ enum Syscall {
   static func makeFolder(_ path: String) -> SystemError? { failure(call { unsafe Int(mkdir(path, 0o755)) }) }
 
   static func remove(_ path: String) -> SystemError? { failure(call { unsafe Int(unlink(path)) }) }
-
-  static func exists(_ path: String) -> Bool { unsafe access(path, F_OK) == 0 }
 
   static func duplicate(_ fd: Int32) -> Result<Int32, SystemError> {
     call { Int(fcntl(fd, F_DUPFD_CLOEXEC, 3)) }.map(Int32.init)
