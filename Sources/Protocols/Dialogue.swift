@@ -29,6 +29,16 @@ package enum MailProtocol: String, Equatable, Hashable, Sendable, CaseIterable {
     case .manageSieve: "managesieve"
     }
   }
+
+  /// The code that stands before words of others which say that credentials are wrong (RFC 5530 §3, RFC 3206 §4); empty where
+  /// there is none (RFC 5804 §1.3).
+  package var wrongCredentialsCode: StaticString {
+    switch self {
+    case .imap: "AUTHENTICATIONFAILED"
+    case .pop3: "AUTH"
+    case .manageSieve: ""
+    }
+  }
 }
 
 // MARK: - Client side

@@ -91,9 +91,9 @@ extension Session {
     case .disabled: return refuseLater(login, LoginFailure(.disabled), .disabled, on: loop)
     case .unknownUser: return refuseLater(login, LoginFailure(.unknownUser), on: loop)
     case .refused(let source, let refusal):
+      let code = Array("\(record.listener.mailProtocol.wrongCredentialsCode)".utf8)
       let words: LoginRefusal =
-        refusal.words.map { .backend(BackendAnswer(code: Array("AUTHENTICATIONFAILED".utf8), text: $0)) }
-        ?? .credentials
+        refusal.words.map { .backend(BackendAnswer(code: code, text: $0)) } ?? .credentials
       return refuseLater(
         login, LoginFailure(.wrongPassword, source), words, after: refusal.delay, on: loop)
     case .uncheckable(let source):
