@@ -49,6 +49,8 @@ struct HouseTests {
     (#"\berrno\b"#, ["ProxyCore/Net/Syscall.swift"]),
     (#"\b(SSL|ERR|X509|ASN1)_\w+\("#, ["ProxyCore/TLS/"]),
     (#"\bsqlite3?_\w+\("#, ["ProxyCore/Routing/SQLiteDatabase.swift"]),
+    (#"\bPQ[a-zA-Z]+\("#, ["ProxyCore/Routing/SQL/PostgreSQLServer.swift", "SQL/PostgreSQLSession.swift"]),
+    (#"\bmysql_\w+\("#, ["ProxyCore/Routing/SQL/MySQLSession.swift"]),
     (#"\bpcre2_\w+\("#, ["ProxyCore/Routing/RegexPattern.swift"]),
     (#"\b(ldap|ber)_\w+\("#, ["ProxyCore/Routing/LDAP/LDAPSession.swift"]),
     (#"\b(redis[A-Z]\w*|freeReplyObject)\("#, ["ProxyCore/Routing/Stores/RedisSession.swift"]),
@@ -84,7 +86,7 @@ struct HouseTests {
 
   @Test func unsafeCodeIsCounted() throws {
     let count = try HouseTests.sources("Sources").reduce(0) { try $0 + $1.count(#"\bunsafe\b"#) }
-    #expect(count <= 440, "\(count) places are unsafe")
+    #expect(count <= 770, "\(count) places are unsafe")
     // Who holds memory or a C object says why that is sound.
     for source in try HouseTests.sources("Sources") where try source.count(#"\bunsafe\b"#) > 2 {
       #expect(source.text.contains("SAFETY:"), "\(source.path)")

@@ -69,7 +69,7 @@
       return text.split(separator: ",", omittingEmptySubsequences: false).map(String.init)
     }
 
-    /// The words of a connection string that have a value, by libpq's own rules. A secret is refused: the string is logged.
+    /// The words of a connection string that have a value, by libpq's rules. A secret is refused: the string is logged.
     private static func parse(_ connection: String) throws(Failure) -> [String: String] {
       var error: UnsafeMutablePointer<CChar>?
       // SAFETY: libpq's list ends with an entry without keyword; all texts are copied before it is freed.

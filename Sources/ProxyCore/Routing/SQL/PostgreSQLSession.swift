@@ -85,23 +85,22 @@
       // What the server has to remark goes to nobody: libpq's own way is to print it.
       unsafe PQsetNoticeProcessor(raw, { _, _ in }, nil)
       guard unsafe PQstatus(raw) != CONNECTION_BAD else { return .failed(unsafe words(raw)) }
-      var place: PostgreSQLServer.Place?
-      var visited = 0
+      var turn: Int?
       var limit = deadline
       var state = PGRES_POLLING_WRITING
       while true {
+        // libpq goes from host to host by itself, and to each of a host's addresses.
         let current = unsafe PostgreSQLServer.Place(
           host: text(PQhost(raw)), address: text(PQhostaddr(raw)), port: text(PQport(raw)))
-        if current != place {
-          place = current
-          visited += 1
+        let index = hosts.firstIndex { $0.matches(current) }
+        if let index, index != turn {
+          turn = index
           let now = Clock.monotonic.now
-          let left = UInt64(max(1, hosts.count - visited + 1))
-          limit = now < deadline ? now + (deadline - now) / left : deadline
+          limit = now < deadline ? now + (deadline - now) / UInt64(hosts.count - index) : deadline
         }
         let isWriting = state == PGRES_POLLING_WRITING
         guard unsafe SocketWait.wait(PQsocket(raw), for: isWriting ? .writable : .readable, until: limit) != [] else {
-          return .silent(hosts.first { $0.matches(current) })
+          return .silent(index.map { hosts[$0] })
         }
         state = unsafe PQconnectPoll(raw)
         switch state {
@@ -147,7 +146,7 @@
     }
 
     /// Sends the question. The statement is not prepared: a pooler that gives each transaction another connection, as
-    /// PgBouncer does, would not find it again, and parsing it costs the server less than a tenth of a millisecond.
+    /// PgBouncer does, would not find it again. Parsing costs the server 0.1 to 0.2 ms; a login, some milliseconds.
     private func send(_ values: [ArraySlice<UInt8>?], until deadline: UInt64) throws(SQLFailure) {
       let texts = CTexts(capacity: values.count)
       for value in values { if let value { texts.add(value) } else { texts.addNull() } }
