@@ -18,13 +18,12 @@ struct CryptTests {
   private let right = SourceAnswer.found(Destination(""))
   private let wrong = SourceAnswer.refused(SourceAnswer.Refusal())
 
-  /// The published examples of each method: Drepper's of SHA-crypt, OpenBSD's of bcrypt, glibc's of MD5 and DES; and one
-  /// that libxcrypt's tests have of yescrypt.
+  /// Published examples: Drepper's of SHA-crypt, OpenBSD's of bcrypt, PHP's of MD5 and DES.
   @Test(arguments: [
-    ("Hello world!", "$5$saltstring$5B8vYYiY.CVt1RlTTf8KbXBH3hsxY/GNooZaBBGWEc8"),
+    ("Hello world!", "$5$saltstring$5B8vYYiY.CVt1RlTTf8KbXBH3hsxY/GNooZaBBGWEc5"),
     (
       "Hello world!",
-      "$6$saltstring$svn8UoSVapNtMuq1ukKS4tPQd8iKwSMHWjlO/O817G3uBnIFNjnQJuesI68OTLiBFdcbYEdFCoEOfaS35inz1"
+      "$6$saltstring$svn8UoSVapNtMuq1ukKS4tPQd8iKwSMHWjl/O817G3uBnIFNjnQJuesI68u4OTLiBFdcbYEdFCoEOfaS35inz1"
     ),
     ("U*U", "$2a$05$CCCCCCCCCCCCCCCCCCCCC.E5YPO9kmyuRGyh0XouQYb4YMJKvyOeW"),
     ("rasmuslerdorf", "$1$rasmusle$rISCgZzpwk3UhDidwXvin0"), ("rasmuslerdorf", "rl.3StKT.4T8M"),
@@ -43,7 +42,7 @@ struct CryptTests {
   }
 
   @Test func passwordsBeyondTheBound() {
-    let hash = "$5$saltstring$5B8vYYiY.CVt1RlTTf8KbXBH3hsxY/GNooZaBBGWEc8"
+    let hash = "$5$saltstring$5B8vYYiY.CVt1RlTTf8KbXBH3hsxY/GNooZaBBGWEc5"
     #expect(check(String(repeating: "x", count: 511), hash) == wrong)
     #expect(check(String(repeating: "x", count: 512), hash) == wrong)
     #expect(check(String(repeating: "x", count: 100_000), hash) == wrong)
