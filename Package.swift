@@ -24,7 +24,7 @@ let package = Package(
   products: [
     .executable(name: "proxyd", targets: ["proxyd"])
   ],
-  // Where users may be looked up besides SQLite and files of patterns: each needs a library more, so none is built unless
+  // Where users may be looked up besides files: each needs a library more, so none is built unless
   // asked for. `swift build --traits PostgreSQL,LDAP`, or `--enable-all-traits`.
   traits: [
     .trait(name: "PostgreSQL", description: "Routes from PostgreSQL (libpq)."),
@@ -32,8 +32,6 @@ let package = Package(
     .trait(name: "LDAP", description: "Routes and password checks from LDAP (libldap)."),
     .trait(name: "HTTP", description: "Routes from an HTTP service, as nginx's auth_http (libcurl)."),
     .trait(name: "Redis", description: "Routes from Redis (hiredis)."),
-    .trait(name: "CDB", description: "Routes from cdb files (tinycdb)."),
-    .trait(name: "LMDB", description: "Routes from LMDB files."),
     .trait(name: "PAM", description: "Password checks by PAM."),
   ],
   dependencies: [
@@ -52,8 +50,6 @@ let package = Package(
     .systemLibrary(name: "CLDAP", pkgConfig: "ldap", providers: [.apt(["libldap-dev"])]),
     .systemLibrary(name: "CCurl", pkgConfig: "libcurl", providers: [.apt(["libcurl4-openssl-dev"])]),
     .systemLibrary(name: "CHiredis", providers: [.apt(["libhiredis-dev"])]),
-    .systemLibrary(name: "CCDB", pkgConfig: "libcdb", providers: [.apt(["libcdb-dev"])]),
-    .systemLibrary(name: "CLMDB", pkgConfig: "lmdb", providers: [.apt(["liblmdb-dev"])]),
     .systemLibrary(name: "CPAM", providers: [.apt(["libpam0g-dev"])]),
 
     .target(name: "Protocols", swiftSettings: house),
@@ -66,8 +62,6 @@ let package = Package(
         .target(name: "CLDAP", condition: .when(traits: ["LDAP"])),
         .target(name: "CCurl", condition: .when(traits: ["HTTP"])),
         .target(name: "CHiredis", condition: .when(traits: ["Redis"])),
-        .target(name: "CCDB", condition: .when(traits: ["CDB"])),
-        .target(name: "CLMDB", condition: .when(traits: ["LMDB"])),
         .target(name: "CPAM", condition: .when(traits: ["PAM"])),
         .product(name: "Logging", package: "swift-log"),
       ],

@@ -443,6 +443,8 @@ class TemporaryFolder:
 class ProxyTest(unittest.TestCase):
     """A test with a folder of its own and whatever it started, ended behind it."""
 
+    program = PROXYD
+
     def setUp(self):
         self.folder = TemporaryFolder()
         self.addCleanup(self.folder.remove)
@@ -459,7 +461,7 @@ class ProxyTest(unittest.TestCase):
         return backend
 
     def proxy(self, config, name="proxyd", options=None, **ports):
-        proxy = Proxy(self.dir, config, name, **ports)
+        proxy = Proxy(self.dir, config, name, self.program, **ports)
         proxy.start(**(options or {}))
         self.addCleanup(proxy.stop)
         return proxy

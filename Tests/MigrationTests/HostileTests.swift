@@ -25,9 +25,7 @@ struct HostileTests {
       case 0: bytes.append(UInt8.random(in: 0...255, using: &dice))
       case 1, 2: bytes += Array((words.randomElement(using: &dice) ?? "").utf8)
       case 3:
-        bytes += Array(
-          ["\n", "\r\n", " ", "\\", "'", "\"", "#", ":", "=", ",", "%", "$", "[", "]", "(", ")"].randomElement(
-            using: &dice)!.utf8)
+        bytes.append(HostileTests.marks.randomElement(using: &dice) ?? 0)
       case 4: bytes.append(0x0A)
       default: bytes.append(0x20)
       }
@@ -35,6 +33,7 @@ struct HostileTests {
     return bytes
   }
 
+  private static let marks = Array("\n\r \\'\"#:=,%$[]()".utf8)
   private static let options = PerditionOption.allCases.map(\.rawValue)
   private static let values = [
     "ssl_all", "tls_listen", "none", "all", "servername_lookup", "imap4s", "libperditiondb_gdbm.so.0",

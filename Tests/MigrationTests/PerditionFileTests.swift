@@ -41,6 +41,10 @@ struct PerditionFileTests {
     Reading(text: "timeout 3\ndebug", words: [["timeout", "3"]]),
     Reading(text: "timeout 3\ndebug ", words: [["timeout", "3"], ["debug"]]),
     Reading(text: "ok_line a\\", words: [["ok_line"]]),
+    Reading(text: " ok_line  x \n", words: [["ok_line  x"]]),
+    Reading(text: "ok_line \\\n\ntimeout 3\n", words: [["ok_line", ""], ["timeout", "3"]]),
+    Reading(text: "\\\ntimeout 3\n", words: [["timeout", "3"]]),
+    Reading(text: "\\\n timeout 3\n", words: [["timeout 3"]]),
   ])
   func reads(_ reading: Reading) {
     #expect(PerditionFile.read(Array(reading.text.utf8)).lines.map(\.words) == reading.words)

@@ -4,7 +4,8 @@ import Testing
 
 /// The table of options against Perdition's own manual.
 struct PerditionOptionTests {
-  /// perdition(8) of 2.2: letter, name, and `=` where it takes a value. `server_ok_line` is `server_resp_line` by its old name.
+  /// perdition(8) of 2.2: letter, name, and `=` where it takes a value. `server_ok_line` is `server_resp_line` by its
+  /// old name.
   static let manual = """
     A add_domain= | a authenticate_in | authenticate_timeout= | B no_bind_banner | b bind_address= | C connection_logging
     connect_relog= | c client_server_specification | D domain_delimiter= | d debug | e explicit_domain= | F log_facility=

@@ -14,7 +14,7 @@ struct PerditionRulesTests {
   }
 
   private func found(_ backend: String, _ loginAs: String? = nil) -> SourceAnswer {
-    .found(backend: backend, loginAs: loginAs.map { Array($0.utf8) })
+    .found(Destination(backend, loginAs: loginAs.map { Array($0.utf8) }))
   }
 
   /// The file, the name, and what is answered; nil for nothing.
@@ -71,7 +71,7 @@ struct PerditionRulesTests {
   ])
   func perditionsAnswer(_ file: String, _ name: String, _ expected: String?) throws {
     let answer = try answer(file, name)
-    #expect(answer == expected.map { .found(backend: $0, loginAs: nil) } ?? .notFound, "\(file) \(name)")
+    #expect(answer == expected.map { found($0) } ?? .notFound, "\(file) \(name)")
   }
 
   @Test func theLastAtPartsUserAndServer() throws {
@@ -159,16 +159,15 @@ struct PerditionRulesTests {
 
   @Test func aRouteReadsTheFileSo() throws {
     let folder = try Folder()
-    let file = try folder.write("popmap.re", "'^w\\.x:' a\n")
-    let settings = Settings(
-      listeners: [], routes: [.regex(file: file, perditionCompatible: true)],
-      backends: ["a": BackendSettings(host: try #require(Host("127.0.0.1")))])
-    let table = RouteTable(try RoutePlan(settings))
-    guard case .found(let route) = table.find(RouteQuery(user: Array("W.X.y".utf8), mailProtocol: .imap)) else {
-      Issue.record("not found")
-      return
+    let file = try folder.write("popmap.re", "'w\\.x:' a\n")
+    let source = RegexRoutes(try RegexRules(file: file, key: "k", perditionCompatible: true))
+    #expect(source.answer(RouteQuery(user: Array("W.X.y".utf8), mailProtocol: .imap)) == found("a"))
+    func warnings(_ isPerditions: Bool) throws -> [String] {
+      let route = RouteSettings(.regex(file: file, perditionCompatible: isPerditions))
+      return try RoutePlan(Settings(listeners: [], routes: [route], backends: [:])).warnings.map(\.problem)
     }
-    #expect(route.backend.name == "a")
+    #expect(try warnings(true).count == 1)
+    #expect(throws: SettingsErrors.self) { try warnings(false) }
   }
 }
 

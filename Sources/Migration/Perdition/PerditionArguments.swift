@@ -38,9 +38,9 @@ package struct PerditionArguments: Equatable, Sendable {
     for line in file.lines {
       let place = "\(name):\(line.number)"
       let key = line.words[0]
-      if line.isIndented || key.isEmpty {
-        words.append(Word(text: key.isEmpty ? " " : key, place: place, line: line))
-      } else {
+      if line.isIndented {
+        words.append(Word(text: key, place: place, line: line))
+      } else if !key.isEmpty {
         words.append(Word(text: (key.count == 1 ? "-" : "--") + key, place: place, line: line))
       }
       words += line.words.dropFirst().map { Word(text: $0, place: place, line: nil) }
@@ -113,7 +113,17 @@ package struct PerditionArguments: Equatable, Sendable {
         strays.append(word)
       }
     }
-    if let stop { arguments.stopped(at: stop.word, stop.problem, before: words[index...]) }
+    if let stop {
+      arguments.stopped(at: stop.word, stop.problem, before: words[index...])
+      for stray in strays {
+        let shown = stray.line?.words.joined(separator: " ") ?? stray.text
+        arguments.faults.append(
+          ReportEntry(
+            stray.place, Masked.text(shown), .lost,
+            "this belongs to no option; Perdition passes over it, and so did the import."))
+      }
+      return arguments
+    }
     for stray in strays
     where !arguments.refusals.contains(where: { $0.place == stray.place && stray.line == nil && !stray.isCommand }) {
       let shown = stray.line?.words.joined(separator: " ") ?? stray.text
@@ -171,7 +181,8 @@ package struct PerditionArguments: Equatable, Sendable {
     faults.append(
       ReportEntry(
         word.place, word.text, .lost,
-        "\(problem). Perdition reads no further than this and starts with what came before; so did the import. If it is a "
+        "\(problem). Perdition reads no further than this and starts with what came before; so did the import. If it "
+          + "is a "
           + "mistake, mend the line and import again."))
     for behind in rest where behind.line != nil {
       let line = behind.line?.words.joined(separator: " ") ?? behind.text
@@ -188,9 +199,11 @@ package struct PerditionArguments: Equatable, Sendable {
     var meant = PerditionArguments()
     for line in file.lines {
       let place = "\(name):\(line.number)"
-      let text = line.words[0]
+      // An indented line is one word, of which the first blank ends the name.
+      let words = line.isIndented ? parts(line.words[0]) : line.words
+      let text = words[0]
       let key = String(text.prefix { $0 != "=" })
-      let value = text.contains("=") ? String(text.dropFirst(key.count + 1)) : line.words.dropFirst().first
+      let value = text.contains("=") ? String(text.dropFirst(key.count + 1)) : words.dropFirst().first
       let option = key.count == 1 ? key.first.flatMap { PerditionOption(letter: $0) } : PerditionOption(rawValue: key)
       guard let option else {
         meant.faults.append(
@@ -218,13 +231,20 @@ package struct PerditionArguments: Equatable, Sendable {
     return meant
   }
 
+  private static func parts(_ line: String) -> [String] {
+    let key = line.prefix { $0 != " " && $0 != "\t" }
+    let value = line[key.endIndex...].drop { $0 == " " || $0 == "\t" }
+    return [String(key)] + (value.isEmpty ? [] : [String(value)])
+  }
+
   private static func explain(_ oddity: PerditionFile.Oddity, name: String) -> ReportEntry {
     let place = "\(name):\(oddity.line)"
     return switch oddity.kind {
     case .lostLastLine(let text):
       ReportEntry(
         place, Masked.text(text), .lost,
-        "the last line has no line end, so Perdition never sees it, and nothing was made of it. If it is meant, end the "
+        "the last line has no line end, so Perdition never sees it, and nothing was made of it. If it is meant, end "
+          + "the "
           + "line and import again.")
     case .openQuote:
       ReportEntry(
@@ -235,7 +255,8 @@ package struct PerditionArguments: Equatable, Sendable {
     case .continuationBeforeCRLF:
       ReportEntry(
         place, "", .changed,
-        "a backslash joins no lines that end with CR LF: to Perdition the next line stands for itself, and so was it read."
+        "a backslash joins no lines that end with CR LF: to Perdition the next line stands for itself, and so was it "
+          + "read."
       )
     case .nul: ReportEntry(place, "", .changed, "Perdition reads up to the NUL, and so did the import.")
     }

@@ -10,13 +10,18 @@ extension PerditionVerdicts {
         "password-check: { pam: perdition }. With ManageSieve Perdition fails there always; proxyd does not."
       )
     }
-    return (.carried, "password-check: { pam: perdition }; the service's file in /etc/pam.d stays.")
+    return (
+      .carried,
+      "password-check: { pam: perdition }; the service's file in /etc/pam.d stays. It takes a proxyd built with "
+        + "TRAITS=PAM."
+    )
   }
 
   func loginDisabled() -> Answer {
     return (
       .changed,
-      "a first route refuses everybody, for this configuration's listeners alone. LOGINDISABLED is not announced; a proxyd that is "
+      "a first route refuses everybody, for this configuration's listeners alone. LOGINDISABLED is not announced; a "
+        + "proxyd that is "
         + "not started says it better."
     )
   }
@@ -69,7 +74,8 @@ extension PerditionVerdicts {
       ? (.carried, "log.to: syslog, whose facility is mail.")
       : (
         .changed,
-        "log.to: syslog; the facility is always mail, not \(value). Let the syslog daemon sort by the program's name, proxyd."
+        "log.to: syslog; the facility is always mail, not \(value). Let the syslog daemon sort by the program's "
+          + "name, proxyd."
       )
   }
 
@@ -107,7 +113,8 @@ extension PerditionVerdicts {
     var warning = ""
     if own < 1_860 {
       warning =
-        " Clients in IMAP IDLE are silent for up to 29 minutes, and are cut off by less than 31m; leave the key out for that."
+        " Clients in IMAP IDLE are silent for up to 29 minutes, and are cut off by less than 31m; leave the key out "
+        + "for that."
     }
     return text == "\(own)s"
       ? (.carried, "timeouts.idle: \(text).\(warning)")

@@ -213,7 +213,8 @@ struct PerditionConfig {
       report.append(
         ReportEntry(
           "", "trust in backends", .changed,
-          "there is no ssl_ca_file, and \(trust.folder) holds no certificates, so Perdition trusts no backend. proxyd takes the "
+          "there is no ssl_ca_file, and \(trust.folder) holds no certificates, so Perdition trusts no backend. "
+            + "proxyd takes the "
             + "system's authorities; the key ca names others."))
       return nil
     }
@@ -302,7 +303,8 @@ struct PerditionConfig {
         DraftKey(
           "sqlite", "the-map-that-is-missing.db",
           [
-            "!!! The map could not be imported; report.txt says why. Put its source here. Until then this file, which is missing on "
+            "!!! The map could not be imported; report.txt says why. Put its source here. Until then this file, "
+              + "which is missing on "
               + "purpose, keeps proxyd from sending its users to outgoing_server."
           ])
       ])
@@ -313,7 +315,8 @@ struct PerditionConfig {
       report.append(
         ReportEntry(
           "", "routes", .lost,
-          "there is neither a map that could be imported nor an outgoing_server. \(name) is empty; fill it with `proxyd map`."
+          "there is neither a map that could be imported nor an outgoing_server. \(name) is empty; fill it with "
+            + "`proxyd map`."
         ))
       entries = [[DraftKey("sqlite", name, ["There was no map to import: this one is empty."])]]
     }

@@ -68,7 +68,8 @@ package struct PerditionDefaults: Equatable, Sendable {
       faults.append(
         ReportEntry(
           entry.place, "\(flag)=\(Masked.text(entry.value))", .changed,
-          "Debian's script parts these words at blanks and nothing else: the quotes within reach Perdition as they are, and so "
+          "Debian's script parts these words at blanks and nothing else: the quotes within reach Perdition as they "
+            + "are, and so "
             + "were they read."))
     }
     return PerditionDefaults(instances: instances, faults: faults)

@@ -6,8 +6,8 @@ internal import Protocols
 ///
 /// The rules were found by asking Perdition 2.2: a line ends with CR or LF; a backslash before either joins, before
 /// anything else makes it plain; single quotes keep all, double quotes all but the backslash; line ends within quotes
-/// vanish; `#` outside quotes begins a comment. A word that no blank and no line end has ended at the end of the file is
-/// lost.
+/// vanish; `#` outside quotes begins a comment. A word that no blank and no line end has ended at the end of the file
+/// is lost.
 package struct PerditionFile: Equatable, Sendable {
   /// The lines that say something.
   package let lines: [Line]
@@ -26,7 +26,7 @@ package struct PerditionFile: Equatable, Sendable {
   package struct Line: Equatable, Sendable {
     /// Where it begins.
     package let number: Int
-    /// A blank stands before it: to Perdition an option's name there is an argument that belongs to nothing.
+    /// A blank stands before it. Where options are read, all of such a line is one word, and belongs to nothing.
     package let isIndented: Bool
     /// Its words, at least one.
     package let words: [String]
@@ -96,6 +96,8 @@ package struct PerditionFile: Equatable, Sendable {
         index += 1
         if next == .lineFeed || next == .carriageReturn {
           let isCut = next == .carriageReturn && index < bytes.count && bytes[index] == .lineFeed
+          // Behind the first word a joined line begins the next one, if only with nothing.
+          if !isComment, !words.isEmpty { begin() }
           if isCut { note(.continuationBeforeCRLF) } else { number += 1 }
         } else if !isComment {
           put(next)
@@ -150,7 +152,7 @@ package struct PerditionFile: Equatable, Sendable {
         if words.isEmpty { isIndented = true }
         return
       }
-      if form == .options, words.count == 1 {
+      if form == .options, words.count == 1 || isIndented {
         blanks.append(byte)
       } else {
         words.append(ended)

@@ -38,7 +38,8 @@ package struct PerditionInstance: Equatable, Sendable {
         filed[index].ignored = "the command line has it too, and counts."
       } else if let blocker = blocked[option] {
         filed[index].ignored =
-          "\(blocker.option.rawValue) on the command line makes Perdition forget it, by a defect; so it has had no effect, and "
+          "\(blocker.option.rawValue) on the command line makes Perdition forget it, by a defect; so it has had no "
+          + "effect, and "
           + "was left out here."
       }
     }

@@ -61,8 +61,8 @@ package enum PerditionMap: Equatable, Hashable, Sendable {
     absolute(instance.value(.mapLibraryOption) ?? folder + standard)
   }
 
-  /// Relative paths are taken as of Perdition's folder of configuration. (Perdition itself takes them as of wherever it was
-  /// started.)
+  /// Relative paths are taken as of Perdition's folder of configuration. (Perdition itself takes them as of wherever
+  /// it was started.)
   static func absolute(_ path: String) -> String { path.hasPrefix("/") ? path : folder + path }
 }
 

@@ -25,7 +25,8 @@ extension PerditionVerdicts {
     if !unknown.isEmpty {
       return (
         .lost,
-        "\(unknown.joined(separator: ", ")) has an escape that Perdition does not know, and its lookup fails there. Known are \\U \\u "
+        "\(unknown.joined(separator: ", ")) has an escape that Perdition does not know, and its lookup fails there. "
+          + "Known are \\U \\u "
           + "\\D \\d \\i \\I \\p \\P \\\\; in the file a backslash is written twice or in single quotes."
       )
     }
@@ -78,7 +79,8 @@ extension PerditionVerdicts {
     guard !known.isEmpty else { return (.lost, "see \"Users and servers\" below.") }
     return (
       .changed,
-      "the route `client-named` takes user\(manner.delimiter)server for the \(Set(known).count) servers that the map and outgoing_server "
+      "the route `client-named` takes user\(manner.delimiter)server for the \(Set(known).count) servers that the map "
+        + "and outgoing_server "
         + "name. Perdition connects to any host and port a client names; add to the list what clients need."
     )
   }
@@ -89,7 +91,8 @@ extension PerditionVerdicts {
       let words = own.unknown.map { "\"\($0)\"" }.joined(separator: ", ")
       return (
         .changed,
-        "names.\(key): [\(taken.states.joined(separator: ", "))]. Perdition drops \(words), which it does not know (a blank behind a "
+        "names.\(key): [\(taken.states.joined(separator: ", "))]. Perdition drops \(words), which it does not know "
+          + "(a blank behind a "
           + "comma is part of the word), and so did the import."
       )
     }

@@ -46,7 +46,8 @@ extension PerditionVerdicts {
   func inetdMode() -> Answer {
     return (
       .lost,
-      "proxyd is one process that listens by itself. Take the line out of inetd's configuration and start proxyd instead; the port "
+      "proxyd is one process that listens by itself. Take the line out of inetd's configuration and start proxyd "
+        + "instead; the port "
         + "is that of the protocol unless listen_port says otherwise."
     )
   }

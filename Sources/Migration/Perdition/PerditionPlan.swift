@@ -20,8 +20,8 @@ package struct ImportResult: Equatable, Sendable {
 }
 
 extension PerditionSite {
-  /// Makes configurations of what is known; `isServer` says whether a text is `host[:port]`, `isAddress` whether it is a literal
-  /// address.
+  /// Makes configurations of what is known; `isServer` says whether a text is `host[:port]`, `isAddress` whether it
+  /// is a literal address.
   package func plan(
     _ materials: [MaterialRequest: Material], isServer: @escaping (String) -> Bool,
     isAddress: @escaping (String) -> Bool
@@ -61,7 +61,8 @@ extension PerditionSite {
     }
     return ReportEntry(
       "", "", .changed,
-      "the instances differ in how users are looked up or in how backends are spoken to, and so are several configurations, one "
+      "the instances differ in how users are looked up or in how backends are spoken to, and so are several "
+        + "configurations, one "
         + "proxyd each: \(names.joined(separator: "; ")).")
   }
 
@@ -71,7 +72,8 @@ extension PerditionSite {
     func say(_ title: String, _ text: String) { entries.append(ReportEntry("", title, .changed, text)) }
     say(
       "names",
-      "are looked up in ASCII lower case, whatever lower_case says, and regular expressions are matched so: two spellings of a user can't get two backends."
+      "are looked up in ASCII lower case, whatever lower_case says, and regular expressions are matched so: two "
+        + "spellings of a user can't get two backends."
     )
     if groups.contains(where: { $0.manner.map != .none && !$0.manner.servers.isEmpty }) {
       say(
@@ -81,7 +83,8 @@ extension PerditionSite {
     }
     say(
       "logins",
-      "by SASL PLAIN and LOGIN are offered besides the commands; the key `mechanisms` of a listener says which. The backend's "
+      "by SASL PLAIN and LOGIN are offered besides the commands; the key `mechanisms` of a listener says which. The "
+        + "backend's "
         + "own words about a login reach the client.")
     say(
       "the client's address",
@@ -99,7 +102,8 @@ extension PerditionSite {
     if groups.contains(where: { $0.way.tls != .off && !$0.way.trust.isBlind }) {
       say(
         "backends' certificates",
-        "must be valid for the name they are spoken to by, addresses included, and backends are asked by that name (SNI), which "
+        "must be valid for the name they are spoken to by, addresses included, and backends are asked by that name "
+          + "(SNI), which "
           + "Perdition does not do.")
     }
     if !instances.contains(where: { $0.has(.authenticateTimeout) }) {

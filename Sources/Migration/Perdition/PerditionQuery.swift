@@ -40,7 +40,8 @@ enum PerditionQuery {
       let cut = delimiter.count
       return (
         host,
-        "CASE WHEN LOCATE(\(literal), \(server)) > 0 THEN LEFT(\(server), CHAR_LENGTH(\(server)) - CHAR_LENGTH(\(host)) - \(cut)) END"
+        "CASE WHEN LOCATE(\(literal), \(server)) > 0 THEN LEFT(\(server), CHAR_LENGTH(\(server)) - "
+          + "CHAR_LENGTH(\(host)) - \(cut)) END"
       )
     case .postgresql:
       let pattern = delimiter.map {

@@ -77,13 +77,15 @@ struct PerditionRoutes {
     case .daemon(let socket):
       verdict = (
         .lost,
-        "nothing here speaks the protocol of the socket \(socket). Let the daemon's program answer HTTP (a source `http`, as nginx's "
+        "nothing here speaks the protocol of the socket \(socket). Let the daemon's program answer HTTP (a source "
+          + "`http`, as nginx's "
           + "auth_http), or write what it knows into a SQLite map."
       )
     case .foreign(let library):
       verdict = (
         .lost,
-        "the library \(library) does not come with Perdition. A source `http` asks any program; or write what it knows into a SQLite "
+        "the library \(library) does not come with Perdition. A source `http` asks any program; or write what it "
+          + "knows into a SQLite "
           + "map."
       )
     }
@@ -109,14 +111,16 @@ struct PerditionRoutes {
       if case .nis(let name) = manner.map {
         verdict = (
           .lost,
-          "NIS can't be asked. Make a popmap of it with `ypcat -k \(name) | sed 's/ /:/' > popmap` and import again with --popmap popmap."
+          "NIS can't be asked. Make a popmap of it with `ypcat -k \(name) | sed 's/ /:/' > popmap` and import again "
+            + "with --popmap popmap."
         )
       } else if isGiven {
         verdict = (.lost, "the map \(path) can't be read: \(reason)")
       } else {
         verdict = (
           .notNeeded,
-          "no map is set, and the one that Perdition takes then, \(path), can't be read: \(reason) To Perdition that is an error "
+          "no map is set, and the one that Perdition takes then, \(path), can't be read: \(reason) To Perdition that "
+            + "is an error "
             + "with each login, and then outgoing_server."
         )
       }
@@ -142,15 +146,16 @@ struct PerditionRoutes {
     }
     verdict = (
       .carried,
-      "\(Counted.text(rows.rows.count, "row")) of \(source) became the SQLite map \(name); `proxyd map` reads and changes it."
+      "\(Counted.text(rows.rows.count, "row")) of \(source) became the SQLite map \(name); `proxyd map` reads and "
+        + "changes it."
     )
   }
 
   /// Whether a key can be a delimiter and a domain.
   private var asksDomains: Bool { manner.keys.contains { $0.hasPrefix("\\D") || $0.hasPrefix(manner.delimiter) } }
 
-  /// Whether the first key with a whole name in it is followed by that for its domain, or by none: the SQLite map asks for both
-  /// at once.
+  /// Whether the first key with a whole name in it is followed by that for its domain, or by none: the SQLite map
+  /// asks for both at once.
   private var domainsComeLast: Bool {
     guard let whole = manner.keys.firstIndex(where: { $0 == "\\U" || $0 == "\\u\\D\\d" }) else { return true }
     return manner.keys.dropFirst(whole + 1).first == "\\D\\d" && manner.keys.count == whole + 2
@@ -175,7 +180,8 @@ struct PerditionRoutes {
         DraftKey(
           "regex", .line([DraftKey("file", name), DraftKey("perdition-compatible", "true")]),
           [
-            "map_library and map_library_opt: \(Counted.text(file.count, "pattern")) of \(source), matched as Perdition does"
+            "map_library and map_library_opt: \(Counted.text(file.count, "pattern")) of \(source), matched as "
+              + "Perdition does"
           ])
       ] + keys)
     verdict = (
@@ -263,7 +269,8 @@ struct PerditionRoutes {
     case .other(let driver):
       verdict = (
         .lost,
-        "the data source \(fields.database) has the driver \"\(driver)\", and proxyd speaks to MySQL, PostgreSQL and SQLite alone. A "
+        "the data source \(fields.database) has the driver \"\(driver)\", and proxyd speaks to MySQL, PostgreSQL and "
+          + "SQLite alone. A "
           + "source `http` asks any program; or write the table into a SQLite map."
       )
     }
@@ -293,14 +300,18 @@ struct PerditionRoutes {
         + "manual's defaults were taken."
     verdict = (
       isSilent ? .changed : .carried,
-      "a source `\(kind)` with a query that answers the same; the key can't break out of it, and connections are kept.\(missing)"
+      "a source `\(kind)` with a query that answers the same; the key can't break out of it, and connections are "
+        + "kept. It takes "
+        + "a proxyd built with TRAITS=\(kind == "mysql" ? "MySQL" : "PostgreSQL").\(missing)"
     )
     if kind == "postgresql" {
       report.append(
         ReportEntry(
           "", "table \(fields.table)", .changed,
-          "names are looked up in lower case. If SELECT count(*) FROM \(fields.table) WHERE \"\(fields.userColumn)\" <> "
-            + "lower(\"\(fields.userColumn)\") is not 0, store them so, or let the query compare lower(\"\(fields.userColumn)\") and "
+          "names are looked up in lower case. If SELECT count(*) FROM \(fields.table) WHERE \"\(fields.userColumn)\" "
+            + "<> "
+            + "lower(\"\(fields.userColumn)\") is not 0, store them so, or let the query compare "
+            + "lower(\"\(fields.userColumn)\") and "
             + "give the table an index of that."))
     }
     report.append(
@@ -331,7 +342,11 @@ struct PerditionRoutes {
     if attributes.count > 1, manner.keepsUsers { source.append(DraftKey("login-attribute", first)) }
     if attributes.count > 2 { source.append(DraftKey("port-attribute", attributes[2])) }
     routes.append([DraftKey("ldap", .map(source), ["map_library and map_library_opt"])] + keys)
-    verdict = (.carried, "a source `ldap` that asks the same; the key is escaped, which Perdition does not.")
+    verdict = (
+      .carried,
+      "a source `ldap` that asks the same; the key is escaped, which Perdition does not. It takes a proxyd built "
+        + "with TRAITS=LDAP."
+    )
     for note in directory.notes { report.append(ReportEntry("", "map_library_opt", .changed, "\(note).")) }
     if directory.version == 2 {
       report.append(

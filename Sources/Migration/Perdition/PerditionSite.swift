@@ -32,8 +32,8 @@ package struct PerditionSite: Equatable, Sendable {
   /// A file by its name, with its bytes.
   package typealias File = (name: String, bytes: [UInt8])
 
-  /// Reads configuration files: each is an instance; or, with Debian's defaults, those that run there, each with its own file
-  /// by the order in which Perdition searches.
+  /// Reads configuration files: each is an instance; or, with Debian's defaults, those that run there, each with its
+  /// own file by the order in which Perdition searches.
   package init(files: [File], defaults: File?) {
     func arguments(_ file: File) -> PerditionArguments {
       PerditionArguments.file(PerditionFile.read(file.bytes), name: file.name)

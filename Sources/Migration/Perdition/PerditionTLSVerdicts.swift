@@ -28,7 +28,8 @@ extension PerditionVerdicts {
     if tls.isOpportunistic {
       verdict = .changed
       texts.append(
-        "STARTTLS is demanded of backends: Perdition goes on in plain text without a word if one does not offer it, and proxyd never "
+        "STARTTLS is demanded of backends: Perdition goes on in plain text without a word if one does not offer it, "
+          + "and proxyd never "
           + "does. For backends without it write tls: off.")
     }
     if tls.listen == .startTLSRequired { texts.append("A password is refused before TLS.") }
@@ -64,7 +65,8 @@ extension PerditionVerdicts {
     let key = CertificatePaths(instance).key
     return (
       .lost,
-      "proxyd takes keys without a passphrase. Write `openssl pkey -in \(key) -passin file:\(value) -out KEY`, readable to root alone, and "
+      "proxyd takes keys without a passphrase. Write `openssl pkey -in \(key) -passin file:\(value) -out KEY`, "
+        + "readable to root alone, and "
         + "name KEY in tls.key."
     )
   }
@@ -72,7 +74,8 @@ extension PerditionVerdicts {
   func passphraseDescriptor() -> Answer {
     return (
       .lost,
-      "proxyd takes keys without a passphrase. If the key has one, write `openssl pkey -in \(CertificatePaths(instance).key) -out KEY`, "
+      "proxyd takes keys without a passphrase. If the key has one, write `openssl pkey -in "
+        + "\(CertificatePaths(instance).key) -out KEY`, "
         + "readable to root alone, and name KEY in tls.key."
     )
   }
@@ -115,8 +118,10 @@ extension PerditionVerdicts {
   func noCertificateVerify() -> Answer {
     return (
       .changed,
-      "insecure-no-verification: true, which trusts whoever answers; there is a warning at each start. Give `ca` or `pins` instead: "
-        + "openssl s_client -connect HOST:993 </dev/null | openssl x509 -pubkey -noout | openssl pkey -pubin -outform der | openssl "
+      "insecure-no-verification: true, which trusts whoever answers; there is a warning at each start. Give `ca` or "
+        + "`pins` instead: "
+        + "openssl s_client -connect HOST:993 </dev/null | openssl x509 -pubkey -noout | openssl pkey -pubin "
+        + "-outform der | openssl "
         + "dgst -sha256 -binary | base64"
     )
   }
@@ -126,7 +131,8 @@ extension PerditionVerdicts {
     if trust.isBlind { return (.notNeeded, "nothing is verified.") }
     return (
       .lost,
-      "certificates are verified in full. For a backend whose certificate has this fault give its key in `pins` (the certificate is "
+      "certificates are verified in full. For a backend whose certificate has this fault give its key in `pins` (the "
+        + "certificate is "
         + "accepted then, whatever else is wrong with it), or the certificate itself in `ca` if it signed itself."
     )
   }

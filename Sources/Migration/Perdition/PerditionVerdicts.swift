@@ -51,7 +51,8 @@ struct PerditionVerdicts {
     if tls.isByProtocol, tls.listen != .off {
       say(
         "no ssl_mode", .carried,
-        "the protocol \(instance.mailProtocol.rawValue.uppercased()) means TLS from the first byte, toward clients and backends."
+        "the protocol \(instance.mailProtocol.rawValue.uppercased()) means TLS from the first byte, toward clients "
+          + "and backends."
       )
     }
     if tls.listen != .off, !instance.has(.certificateFile) || !instance.has(.keyFile) {
@@ -67,7 +68,8 @@ struct PerditionVerdicts {
       let kind = own.tls == .implicit ? "TLS from the first byte" : "plain text first"
       say(
         "no outgoing_port", .carried,
-        "Perdition takes the port of its protocol and speaks \(kind) to port \(own.port) of a backend, likely by mistake; the same was "
+        "Perdition takes the port of its protocol and speaks \(kind) to port \(own.port) of a backend, likely by "
+          + "mistake; the same was "
           + "kept. For such a backend the usual outgoing_port is \(fit).")
     }
     if PerditionMap(instance) == group.manner.map, !instance.has(.mapLibrary) {

@@ -158,8 +158,8 @@ package struct PopmapRows: Equatable, Sendable {
   /// What became of the others, and of keys that are the same in lower case.
   package let report: [ReportEntry]
 
-  /// Rows of entries; `isServer` says whether a text is `host[:port]`, and `asksDomains` whether the keys that are asked for
-  /// can begin with the delimiter.
+  /// Rows of entries; `isServer` says whether a text is `host[:port]`, and `asksDomains` whether the keys that are
+  /// asked for can begin with the delimiter.
   package init(
     _ popmap: Popmap, file: String, delimiter: String, keepsUsers: Bool, asksDomains: Bool, isServer: (String) -> Bool
   ) {
@@ -186,7 +186,8 @@ package struct PopmapRows: Equatable, Sendable {
       if seen[name] != nil || (lower != entry.key && plain.contains(lower)) {
         refuse(
           .lost,
-          "proxyd looks up names in lower case, and another row has this key then. That one counts; these are one user, or one must be "
+          "proxyd looks up names in lower case, and another row has this key then. That one counts; these are one "
+            + "user, or one must be "
             + "renamed.")
         continue
       }
@@ -197,7 +198,8 @@ package struct PopmapRows: Equatable, Sendable {
       if delimiter == "@", name.hasPrefix("@"), !asksDomains {
         refuse(
           .notNeeded,
-          "no query_key makes a key of this form, so Perdition never found it. In proxyd it would be the domain's, so it was "
+          "no query_key makes a key of this form, so Perdition never found it. In proxyd it would be the domain's, "
+            + "so it was "
             + "left out.")
         continue
       }
@@ -228,7 +230,8 @@ package struct PopmapRows: Equatable, Sendable {
       report.append(
         ReportEntry(
           file, "", .notNeeded,
-          "\(Counted.text(dropped, "answer")) had a user in front of the server, which Perdition passes over without username_from_database; it "
+          "\(Counted.text(dropped, "answer")) had a user in front of the server, which Perdition passes over without "
+            + "username_from_database; it "
             + "was left out."))
     }
     self.rows = rows

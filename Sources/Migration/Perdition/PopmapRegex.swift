@@ -35,7 +35,8 @@ package struct PopmapRegex: Equatable, Sendable {
         faults.append(
           ReportEntry(
             place, shown, .changed,
-            "a word without an answer on a line that begins with a blank: Perdition takes the next line's first word for it, and so "
+            "a word without an answer on a line that begins with a blank: Perdition takes the next line's first word "
+              + "for it, and so "
               + "was it read."))
         continue
       }
@@ -43,7 +44,8 @@ package struct PopmapRegex: Equatable, Sendable {
         faults.append(
           ReportEntry(
             place, shown, .changed,
-            "more than two words: Perdition takes each pair for a rule of its own, whatever its manual says, and so was it read."
+            "more than two words: Perdition takes each pair for a rule of its own, whatever its manual says, and so "
+              + "was it read."
           ))
       }
       if !words.count.isMultiple(of: 2) {
@@ -128,15 +130,18 @@ package struct PopmapRegexFile: Equatable, Sendable {
         } else {
           note(
             .changed,
-            "the pattern does not begin with ^: what stands before the match was part of a user that Perdition passes over, and is "
+            "the pattern does not begin with ^: what stands before the match was part of a user that Perdition "
+              + "passes over, and is "
               + "part of the server's name here. Anchor it.")
         }
       } else if !shape.isAnchored {
         let given = PopmapRegexFile.example(backend)
         note(
           .changed,
-          "the pattern does not begin with ^, so it is found anywhere in a name, and what stands before it becomes part of the "
-            + "server's name: its\(given) for a name that begins with \"its\". The same was kept; likely a ^ is missing."
+          "the pattern does not begin with ^, so it is found anywhere in a name, and what stands before it becomes "
+            + "part of the "
+            + "server's name: its\(given) for a name that begins with \"its\". The same was kept; likely a ^ is "
+            + "missing."
         )
       }
       guard let line = PopmapRegexFile.line(pattern, answer) else {

@@ -99,6 +99,27 @@ enum Syscall {
     return moved(call { unsafe Glibc.read(fd, buffer.baseAddress, buffer.count) })
   }
 
+  /// From a place in a file. Fewer bytes than there is room for: the file ends there.
+  static func read(
+    _ descriptor: borrowing Descriptor, at offset: UInt64, into buffer: UnsafeMutableRawBufferPointer
+  ) -> Result<Int, SystemError> {
+    let fd = descriptor.raw
+    guard let start = off_t(exactly: offset) else { return .success(0) }
+    var count = 0
+    while count < buffer.count {
+      // SAFETY: the buffer is the caller's for the time of the call, and `count` bytes of it are filled.
+      let result = call {
+        unsafe pread(fd, buffer.baseAddress.map { unsafe $0 + count }, buffer.count - count, start + off_t(count))
+      }
+      switch result {
+      case .failure(let error): return .failure(error)
+      case .success(0): return .success(count)
+      case .success(let more): count += more
+      }
+    }
+    return .success(count)
+  }
+
   private static func moved(_ result: Result<Int, SystemError>) -> IOResult {
     switch result {
     case .success(0): return .closed
@@ -152,8 +173,6 @@ enum Syscall {
   static func makeFolder(_ path: String) -> SystemError? { failure(call { unsafe Int(mkdir(path, 0o755)) }) }
 
   static func remove(_ path: String) -> SystemError? { failure(call { unsafe Int(unlink(path)) }) }
-
-  static func exists(_ path: String) -> Bool { unsafe access(path, F_OK) == 0 }
 
   static func duplicate(_ fd: Int32) -> Result<Int32, SystemError> {
     call { Int(fcntl(fd, F_DUPFD_CLOEXEC, 3)) }.map(Int32.init)
@@ -335,20 +354,6 @@ enum Syscall {
     return max(0, count)
   }
 
-  /// Waits until a library's socket is ready, and says for what; for nothing when the clock shows `deadline`, in
-  /// nanoseconds of `Clock.monotonic`. For threads that may block.
-  static func wait(_ fd: Int32, for wanted: Readiness, until deadline: UInt64) -> Readiness {
-    while true {
-      let now = Clock.monotonic.now
-      guard now < deadline else { return [] }
-      var waiting = pollfd(fd: fd, events: wanted.events, revents: 0)
-      let count = unsafe poll(&waiting, 1, Int32(clamping: (deadline - now + 999_999) / 1_000_000))
-      precondition(count >= 0 || errno == EINTR, "poll failed with errno \(errno)")
-      // An error makes the socket ready for whatever is tried: the library will meet it.
-      if count > 0 { return Readiness(events: waiting.revents, wanted) }
-    }
-  }
-
   /// Makes an eventfd readable.
   static func kick(_ descriptor: borrowing Descriptor) {
     var one: UInt64 = 1
@@ -370,27 +375,6 @@ enum Syscall {
     case .success: nil
     case .failure(let error): error
     }
-  }
-}
-
-/// What a socket is ready for.
-struct Readiness: OptionSet {
-  let rawValue: UInt8
-
-  static let readable = Readiness(rawValue: 1)
-  static let writable = Readiness(rawValue: 2)
-
-  init(rawValue: UInt8) { self.rawValue = rawValue }
-
-  fileprivate init(events: Int16, _ wanted: Readiness) {
-    var ready: Readiness = []
-    if Int32(events) & POLLIN != 0 { ready.insert(.readable) }
-    if Int32(events) & POLLOUT != 0 { ready.insert(.writable) }
-    self = ready.isEmpty ? wanted : ready
-  }
-
-  fileprivate var events: Int16 {
-    Int16((contains(.readable) ? POLLIN : 0) | (contains(.writable) ? POLLOUT : 0))
   }
 }
 

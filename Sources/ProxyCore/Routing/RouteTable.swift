@@ -195,7 +195,8 @@ package struct RoutePlan: Sendable {
     guard errors.isEmpty, let book else { throw SettingsErrors(errors) }
     self.steps = steps
     self.pam = pam
-    crypt = settings.routes.contains { $0.check == .crypt } ? PasswordChecks.crypt() : nil
+    let checks = settings.routes.filter { $0.check == .crypt }
+    crypt = checks.map(\.timeout).max().map { PasswordChecks.crypt(timeout: $0) }
     self.warnings = warnings + book.warnings
     backends = book
   }

@@ -4,7 +4,6 @@
 /// committed change counts at once; no memory map, so a file cut short under our feet is an error and not a signal.
 
 internal import CSQLite
-internal import Glibc
 internal import Protocols
 
 final class SQLiteRoutes {
@@ -153,19 +152,5 @@ final class SQLiteRoutes {
     }
     let parameters = Part.allCases.compactMap { part in statement.parameter(part.rawValue).map { ($0, part) } }
     return Lookup(statement: statement, parameters: parameters, hasLoginAs: statement.columns > 1)
-  }
-}
-
-/// Which file a path leads to.
-private struct FileIdentity: Equatable {
-  private let device: UInt
-  private let inode: UInt
-
-  init?(_ path: String) {
-    var status = stat()
-    // SAFETY: the structure is filled if the call succeeds.
-    guard unsafe stat(path, &status) == 0 else { return nil }
-    device = UInt(status.st_dev)
-    inode = UInt(status.st_ino)
   }
 }

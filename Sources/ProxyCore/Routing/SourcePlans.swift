@@ -20,11 +20,21 @@ enum SourcePlans {
       #else
         throw missing("MySQL", "\(key).mysql")
       #endif
-    case .ldap: throw missing("LDAP", "\(key).ldap")
+    case .ldap(let settings):
+      #if LDAP
+        return try LDAPConnection.plan(route, settings, key: "\(key).ldap")
+      #else
+        throw missing("LDAP", "\(key).ldap")
+      #endif
     case .http(let settings): return try http(settings, key: "\(key).http")
-    case .redis: throw missing("Redis", "\(key).redis")
-    case .cdb: throw missing("CDB", "\(key).cdb")
-    case .lmdb: throw missing("LMDB", "\(key).lmdb")
+    case .redis(let settings):
+      #if Redis
+        return try RedisConnection.plan(settings, key: "\(key).redis")
+      #else
+        throw missing("Redis", "\(key).redis")
+      #endif
+    case .cdb(let file): return try MapFile.plan(.cdb, file, key: "\(key).cdb")
+    case .lmdb(let file): return try MapFile.plan(.lmdb, file, key: "\(key).lmdb")
     }
   }
 

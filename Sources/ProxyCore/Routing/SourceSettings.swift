@@ -262,6 +262,9 @@ package struct RedisSettings: Equatable, Sendable {
     case socket(String)
   }
 
+  /// The port of a host without one: Redis's own.
+  static let port: UInt16 = 6_379
+
   /// A server of its parts.
   package init(
     place: Place, user: String?, passwordFile: String?, database: Int, key: String, backendField: String?,

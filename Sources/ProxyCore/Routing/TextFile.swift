@@ -36,8 +36,8 @@ package enum TextFile {
     Syscall.makeFolder(path).flatMap { $0.code == EEXIST ? nil : $0 }
   }
 
-  /// Whether there is anything at the path.
-  package static func exists(_ path: String) -> Bool { Syscall.exists(path) }
+  /// Whether there is anything at the path. SAFETY: the path is lent as a C string for the time of the call.
+  package static func exists(_ path: String) -> Bool { unsafe access(path, F_OK) == 0 }
 
   /// Removes a file; one that is not there will do.
   package static func remove(_ path: String) -> SystemError? {

@@ -58,7 +58,8 @@ struct PerditionLibrary {
       case .missing:
         guard tool.program == DumpTool.tools(kind).first?.program else { continue }
         reason =
-          "\(place): it takes \(tool.program) of the package \(tool.package), which is not installed. Install it, or give the "
+          "\(place): it takes \(tool.program) of the package \(tool.package), which is not installed. Install it, or "
+          + "give the "
           + "text it was made of with --popmap FILE."
         continue
       }

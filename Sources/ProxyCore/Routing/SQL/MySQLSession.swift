@@ -61,7 +61,7 @@
         var readiness: Readiness = []
         if wanted & MYSQL_WAIT_READ != 0 { readiness.insert(.readable) }
         if wanted & MYSQL_WAIT_WRITE != 0 { readiness.insert(.writable) }
-        let ready = unsafe Syscall.wait(mysql_get_socket(raw), for: readiness, until: deadline)
+        let ready = unsafe SocketWait.wait(mysql_get_socket(raw), for: readiness, until: deadline)
         guard ready != [] else { throw .late }
         wanted = goOn(
           (ready.contains(.readable) ? MYSQL_WAIT_READ : 0) | (ready.contains(.writable) ? MYSQL_WAIT_WRITE : 0))

@@ -100,7 +100,7 @@
           limit = now < deadline ? now + (deadline - now) / left : deadline
         }
         let isWriting = state == PGRES_POLLING_WRITING
-        guard unsafe Syscall.wait(PQsocket(raw), for: isWriting ? .writable : .readable, until: limit) != [] else {
+        guard unsafe SocketWait.wait(PQsocket(raw), for: isWriting ? .writable : .readable, until: limit) != [] else {
           return .silent(hosts.first { $0.matches(current) })
         }
         state = unsafe PQconnectPoll(raw)
@@ -173,7 +173,7 @@
     }
 
     private func wait(_ wanted: Readiness, until deadline: UInt64) throws(SQLFailure) {
-      let ready = unsafe Syscall.wait(PQsocket(raw), for: wanted, until: deadline)
+      let ready = unsafe SocketWait.wait(PQsocket(raw), for: wanted, until: deadline)
       guard ready != [] else { throw .late }
       // A connection that was lost has a last word: the result that follows says so.
       if ready.contains(.readable), unsafe PQconsumeInput(raw) == 0, unsafe PQisBusy(raw) == 1 {

@@ -20,15 +20,21 @@ package struct PasswordCheckSettings: Equatable, Sendable {
 }
 
 enum PasswordChecks {
-  /// The pool that compares passwords with hashes. A hash is meant to cost much: a thread for each core.
-  static func crypt() -> SourcePool {
-    preconditionFailure("to come")
+  /// The pool that compares passwords with hashes, in so many nanoseconds at most. A hash is meant to cost much: a thread
+  /// for each core.
+  static func crypt(timeout: UInt64) -> SourcePool {
+    let plan = SourcePlan(name: "crypt", connections: Syscall.usableCores, isPersonal: true) { CryptCheck() }
+    return SourcePool(plan, timeout: timeout)
   }
 
   /// The plan of the pool that asks PAM.
   static func pam(_ settings: PasswordCheckSettings) throws(SettingsErrors) -> SourcePlan {
-    throw SettingsErrors([
-      SettingsError(key: "password-check.pam", problem: "this proxyd was built without it: swift build --traits PAM")
-    ])
+    #if PAM
+      return try PAMCheck.plan(settings)
+    #else
+      throw SettingsErrors([
+        SettingsError(key: "password-check.pam", problem: "this proxyd was built without it: swift build --traits PAM")
+      ])
+    #endif
   }
 }

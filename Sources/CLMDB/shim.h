@@ -1,6 +1,0 @@
-#ifndef PROXYD_CLMDB_SHIM_H
-#define PROXYD_CLMDB_SHIM_H
-
-#include <lmdb.h>
-
-#endif
