@@ -5,10 +5,10 @@ import Testing
 
 /// What an import writes is what the program reads.
 struct ImportTests {
-  private static let corpus = ConfigKeysTests.root.appending(path: "Tests/MigrationTests/Corpus")
+  private static let corpora = ConfigKeysTests.root.appending(path: "Tests/MigrationTests")
 
   static let configurations: [String] = {
-    let files = FileManager.default.enumerator(atPath: corpus.path)?.compactMap { $0 as? String } ?? []
+    let files = FileManager.default.enumerator(atPath: corpora.path)?.compactMap { $0 as? String } ?? []
     return files.filter { $0.hasSuffix(".yaml") }.sorted()
   }()
 
@@ -21,7 +21,7 @@ struct ImportTests {
 
   @Test(arguments: configurations)
   func isRead(_ path: String) throws {
-    let text = try String(contentsOf: ImportTests.corpus.appending(path: path), encoding: .utf8)
+    let text = try String(contentsOf: ImportTests.corpora.appending(path: path), encoding: .utf8)
     if ImportTests.pending.contains(where: { text.contains("- \($0):") }) { return }
     do throws(ConfigErrors) { _ = try ConfigFile(text, path: path) } catch {
       for error in error.errors { Issue.record("\(error)") }

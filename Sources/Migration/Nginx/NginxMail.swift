@@ -22,7 +22,9 @@ package struct NginxMail: Equatable, Sendable {
     for directive in directives {
       if directive.name == "mail", let block = directive.block {
         isThere = true
-        for inside in block { if inside.name == "server", inside.block != nil { blocks.append(inside) } else { common.append(inside) } }
+        for inside in block {
+          if inside.name == "server", inside.block != nil { blocks.append(inside) } else { common.append(inside) }
+        }
       } else {
         beside.append(directive)
       }
@@ -65,7 +67,8 @@ struct NginxServer: Equatable, Sendable {
   func obeys(_ directive: NginxDirective) -> Bool { all(directive.name).contains(directive) }
 
   var mailProtocol: NginxProtocol? {
-    value("protocol").map { NginxProtocol(rawValue: $0) } ?? listens.lazy.compactMap(\.port).compactMap { NginxProtocol(port: $0) }.first
+    value("protocol").map { NginxProtocol(rawValue: $0) }
+      ?? listens.lazy.compactMap(\.port).compactMap { NginxProtocol(port: $0) }.first
   }
 
   /// IMAP or POP3; nil for what proxyd does not speak.
@@ -105,7 +108,8 @@ struct NginxServer: Equatable, Sendable {
   /// The service's address as proxyd has it; nil if there is none, or variables are in it.
   var url: String? {
     guard let text = value("auth_http"), !text.isEmpty, !text.contains("$") else { return nil }
-    return text.hasPrefix("http://") || text.hasPrefix("unix:") ? text : "http://\(text)"
+    if text.hasPrefix("http://") || text.hasPrefix("unix:") { return text }
+    return text.firstRange(of: "://") == nil ? "http://\(text)" : nil
   }
 
   /// How users are looked up and backends are spoken to. Servers that differ here can't share a configuration.

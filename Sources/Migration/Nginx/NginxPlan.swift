@@ -78,7 +78,10 @@ extension NginxMail {
       return say(
         .notNeeded, obeying.isEmpty ? "every server has its own." : "no server that obeys it is carried over.")
     }
-    let repeats = ["listen", "auth_http_header", "set_real_ip_from", "ssl_certificate", "ssl_certificate_key", "ssl_conf_command", "error_log"]
+    let repeats = [
+      "listen", "auth_http_header", "set_real_ip_from", "ssl_certificate", "ssl_certificate_key", "ssl_conf_command",
+      "error_log",
+    ]
     if !repeats.contains(directive.name), live[0].all(directive.name).last != directive {
       return say(.changed, "it is there twice, which nginx refuses; the last was taken.")
     }
@@ -109,7 +112,8 @@ extension NginxMail {
         + "Auth-Wait. nginx closes then.")
     say(
       "a service that can't be asked",
-      "is a temporary failure (UNAVAILABLE, [SYS/TEMP]) and the connection stays open; nginx says \"internal server error\" and closes.")
+      "is a temporary failure (UNAVAILABLE, [SYS/TEMP]) and the connection stays open; nginx says \"internal server error\" and closes."
+    )
     say(
       "the words of a refusal",
       "have a code before them ([AUTHENTICATIONFAILED], [AUTH]), so that clients ask for a new password only then.")

@@ -27,7 +27,8 @@ extension NginxVerdicts {
       if value == "auto" { return (.notNeeded, "proxyd's own groups count.") }
       return config.first(directive.name) == value
         ? (.carried, "tls.groups.") : (.changed, "another server's list was taken; one configuration has one.")
-    case "ssl_prefer_server_ciphers": return (.notNeeded, "proxyd's own order counts, which puts fast and safe ones first.")
+    case "ssl_prefer_server_ciphers":
+      return (.notNeeded, "proxyd's own order counts, which puts fast and safe ones first.")
     case "ssl_dhparam": return (.changed, "key exchange is by elliptic curves only, which every client in use knows.")
     case "ssl_session_cache", "ssl_session_timeout": return (.notNeeded, "sessions are resumed by tickets.")
     case "ssl_session_tickets":
@@ -35,10 +36,14 @@ extension NginxVerdicts {
         ? (.changed, "clients may resume sessions by tickets, whose keys change by themselves.")
         : (.notNeeded, "it is so by itself.")
     case "ssl_session_ticket_key":
-      return (.changed, "tickets' keys are made by proxyd, and change by themselves: a ticket of another machine is not taken.")
+      return (
+        .changed,
+        "tickets' keys are made by proxyd, and change by themselves: a ticket of another machine is not taken."
+      )
     case "ssl_certificate_compression":
       return value == "on" ? (.changed, "certificates are sent as they are.") : (.notNeeded, "it is so by itself.")
-    case "ssl_conf_command": return (.lost, "OpenSSL's own commands have no key; tls.minimum, ciphers, ciphersuites, groups do most.")
+    case "ssl_conf_command":
+      return (.lost, "OpenSSL's own commands have no key; tls.minimum, ciphers, ciphersuites, groups do most.")
     default: return clients(directive, value, server)
     }
   }
@@ -58,7 +63,9 @@ extension NginxVerdicts {
     _ directive: NginxDirective, _ value: String, _ server: NginxServer, _ config: NginxConfig
   ) -> Answer {
     let key = directive.name == "ssl_certificate" ? "certificate" : "key"
-    guard NginxConfig.isFile(value) else { return (.lost, "tls.\(key) is a file; \(value.prefix { $0 != ":" }): is none.") }
+    guard NginxConfig.isFile(value) else {
+      return (.lost, "tls.\(key) is a file; \(value.prefix { $0 != ":" }): is none.")
+    }
     let usable = NginxConfig.usable(server.pairs)
     guard usable.contains(where: { $0.certificate == value || $0.key == value }) else {
       return server.pairs.contains { $0.certificate == value || $0.key == value }
@@ -74,9 +81,11 @@ extension NginxVerdicts {
     if !old.isEmpty { return (.changed, "1.2 and 1.3 are spoken; \(old.joined(separator: " ")) not any more.") }
     if words == ["TLSv1.3"] {
       let isAlone = servers.filter(\.hasTLS).allSatisfy { server in
-        config(of: server)?.servers.filter(\.hasTLS).allSatisfy { NginxConfig.isNewest($0.words("ssl_protocols")) } ?? true
+        config(of: server)?.servers.filter(\.hasTLS).allSatisfy { NginxConfig.isNewest($0.words("ssl_protocols")) }
+          ?? true
       }
-      return isAlone ? (.carried, "tls.minimum: 1.3.") : (.changed, "other servers speak 1.2; one configuration has one minimum.")
+      return isAlone
+        ? (.carried, "tls.minimum: 1.3.") : (.changed, "other servers speak 1.2; one configuration has one minimum.")
     }
     return words.contains("TLSv1.3")
       ? (.carried, "1.2 and 1.3 by themselves.") : (.changed, "1.3 is spoken besides 1.2.")
@@ -92,7 +101,9 @@ extension NginxVerdicts {
       case "optional" where server.way.authority != nil: return (.carried, "tls.client-certificates: request.")
       case "on", "optional": return (.lost, "there is no ssl_client_certificate to verify by.")
       case "optional_no_ca":
-        return (.lost, "a certificate that is shown must be valid: tls.client-certificates with tls.client-ca, or none.")
+        return (
+          .lost, "a certificate that is shown must be valid: tls.client-certificates with tls.client-ca, or none."
+        )
       default: return (.notNeeded, "it is off by itself.")
       }
     case "ssl_verify_depth":

@@ -33,16 +33,23 @@ struct NginxVerdicts {
     case "listen": return listen(directive)
     case "protocol": return (.carried, "listeners[].protocol.")
     case "server_name":
-      return (.notNeeded, "it stands in salts for APOP and CRAM-MD5, and in greetings to SMTP servers; neither is here.")
+      return (
+        .notNeeded, "it stands in salts for APOP and CRAM-MD5, and in greetings to SMTP servers; neither is here."
+      )
     case "timeout":
       return time(directive, "timeouts.login", 1_000...3_600_000)
-        ?? (.carried, "timeouts.login. Connecting and logging in at a backend have times of their own (timeouts.connect, "
-          + "timeouts.backend-login).")
+        ?? (
+          .carried,
+          "timeouts.login. Connecting and logging in at a backend have times of their own (timeouts.connect, "
+            + "timeouts.backend-login)."
+        )
     case "proxy_timeout":
       return time(directive, "timeouts.idle", 1_000...604_800_000)
         ?? (.carried, "timeouts.idle, which the backend's bytes prolong, too.")
     case "max_errors":
-      guard let count = Int(value), (1...1_000).contains(count) else { return (.changed, "limits.bad-commands has 1 to 1000.") }
+      guard let count = Int(value), (1...1_000).contains(count) else {
+        return (.changed, "limits.bad-commands has 1 to 1000.")
+      }
       let taken = those[0].servers.compactMap { $0.value("max_errors").flatMap { Int($0) } }.max()
       return taken == count
         ? (.carried, "limits.bad-commands.")
@@ -146,7 +153,10 @@ struct NginxVerdicts {
     switch directive.name {
     case "proxy_pass_error_message":
       return value == "on"
-        ? (.carried, "a backend's words about a refused login reach the client; the connection stays open for another try.")
+        ? (
+          .carried,
+          "a backend's words about a refused login reach the client; the connection stays open for another try."
+        )
         : (.changed, "a backend's words about a refused login reach the client, instead of an internal error.")
     case "proxy_protocol":
       switch value {
@@ -159,7 +169,10 @@ struct NginxVerdicts {
         return (.notNeeded, "no `listen` here has proxy_protocol.")
       }
       return those.allSatisfy { $0.takes(network: value) }
-        ? (.carried, "listeners[].proxy-protocol. A connection from elsewhere is refused; nginx takes it without believing it.")
+        ? (
+          .carried,
+          "listeners[].proxy-protocol. A connection from elsewhere is refused; nginx takes it without believing it."
+        )
         : (.lost, "\"\(value)\" is neither an address nor a network.")
     default: return nil
     }
@@ -180,7 +193,10 @@ struct NginxVerdicts {
       }
       return words.dropped.isEmpty
         ? (.carried, "listeners[].capabilities.")
-        : (.changed, "listeners[].capabilities, but for \(words.dropped.joined(separator: " ")), which follow from other keys.")
+        : (
+          .changed,
+          "listeners[].capabilities, but for \(words.dropped.joined(separator: " ")), which follow from other keys."
+        )
     case "pop3_capabilities":
       return (.changed, "what a POP3 client is told before the login follows from other keys; there is no list.")
     default: return nil

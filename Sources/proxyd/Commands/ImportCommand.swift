@@ -7,7 +7,7 @@ internal import ProxyCore
 struct ImportCommand: ParsableCommand {
   static let configuration = CommandConfiguration(
     commandName: "import", abstract: "Make a configuration of another proxy's, and say what became of each option.",
-    subcommands: [Perdition.self])
+    subcommands: [Perdition.self, Nginx.self])
 
   struct Perdition: ParsableCommand {
     static let configuration = CommandConfiguration(
@@ -42,17 +42,7 @@ struct ImportCommand: ParsableCommand {
       let result = site.plan(
         Dictionary(uniqueKeysWithValues: site.requests.map { ($0, library.fetch($0)) }),
         isServer: { HostPort($0) != nil }, isAddress: { SocketAddress(literal: $0, port: 0) != nil })
-      let folder = ImportFolder(path: output, replaces: force)
-      if let problem = folder.write(result) { throw unusable(problem) }
-      Console.say(result.report.summary)
-      for configuration in result.configurations { Console.say("wrote \(folder.path(configuration.name))") }
-      for file in result.files { Console.say("wrote \(folder.path(file.name))") }
-      Console.say("wrote \(folder.path(ImportFolder.report))")
-      for configuration in result.configurations { check(folder.path(configuration.name)) }
-      if result.report.count(.lost) > 0 {
-        Console.say("the report has \(result.report.count(.lost)) entries that can't be carried over")
-        throw ExitCode.failure
-      }
+      try ImportFolder(path: output, replaces: force).conclude(result)
     }
 
     private func bytes(_ path: String) throws -> [UInt8] {
@@ -65,19 +55,6 @@ struct ImportCommand: ParsableCommand {
     private func unusable(_ problem: String) -> ExitCode {
       Console.error(problem)
       return ExitCode(2)
-    }
-
-    /// What `proxyd check` says. A certificate that this machine lacks is no fault of the import.
-    private func check(_ path: String) {
-      do throws(ConfigErrors) {
-        let file = try ConfigFile(path)
-        do throws(SettingsErrors) {
-          for warning in try Proxy.check(file.settings) { Console.say("check: warning: \(file.locate(warning))") }
-          Console.say("check: \(path): ok")
-        } catch { throw file.locate(error) }
-      } catch {
-        for error in error.errors { Console.say("check: \(error)") }
-      }
     }
   }
 }

@@ -1,5 +1,6 @@
 /// The folder an import writes: all files or none, and no other's without being told.
 
+internal import ArgumentParser
 internal import Migration
 internal import ProxyCore
 
@@ -16,6 +17,36 @@ struct ImportFolder {
   }
 
   func path(_ name: String) -> String { path.hasSuffix("/") ? path + name : "\(path)/\(name)" }
+
+  /// Writes all, says so, and ends with status 1 if something is lost.
+  func conclude(_ result: ImportResult) throws {
+    if let problem = write(result) {
+      Console.error(problem)
+      throw ExitCode(2)
+    }
+    Console.say(result.report.summary)
+    for configuration in result.configurations { Console.say("wrote \(path(configuration.name))") }
+    for file in result.files { Console.say("wrote \(path(file.name))") }
+    Console.say("wrote \(path(ImportFolder.report))")
+    for configuration in result.configurations { check(path(configuration.name)) }
+    if result.report.count(.lost) > 0 {
+      Console.say("the report has \(result.report.count(.lost)) entries that can't be carried over")
+      throw ExitCode.failure
+    }
+  }
+
+  /// What `proxyd check` says. A certificate that this machine lacks is no fault of the import.
+  private func check(_ path: String) {
+    do throws(ConfigErrors) {
+      let file = try ConfigFile(path)
+      do throws(SettingsErrors) {
+        for warning in try Proxy.check(file.settings) { Console.say("check: warning: \(file.locate(warning))") }
+        Console.say("check: \(path): ok")
+      } catch { throw file.locate(error) }
+    } catch {
+      for error in error.errors { Console.say("check: \(error)") }
+    }
+  }
 
   /// What went wrong; nil if all is written.
   func write(_ result: ImportResult) -> String? {
