@@ -86,7 +86,22 @@ private func readWords(_ bytes: [UInt8]) {
   _ = PerditionFile.read(bytes)
 }
 
+/// A file and what it includes.
 private func importNginx(_ bytes: [UInt8]) {
+  let parts = parts(bytes, 2)
+  guard
+    let directives = try? NginxConf.read(
+      name: "nginx.conf", bytes: parts[0], include: { .files([($0, parts[1])]) })
+  else { return }
+  let mail = NginxMail(directives, isAddress: isAddress)
+  let result = mail.plan(name: "nginx.conf", prefix: "/etc/nginx/", isNetwork: isAddress)
+  expect(
+    result == mail.plan(name: "nginx.conf", prefix: "/etc/nginx/", isNetwork: isAddress), "two imports differ")
+  for configuration in result.configurations {
+    let text = configuration.draft.text
+    expect(!text.utf8.contains { $0.isControl && $0 != .lineFeed }, "a control character in a configuration")
+  }
+  expect(!result.report.text.utf8.contains { $0.isControl && $0 != .lineFeed }, "a control character in a report")
 }
 
 /// The answer of a service of auth_http; the password must never be in a reason.

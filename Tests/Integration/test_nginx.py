@@ -52,7 +52,6 @@ SCENARIOS = {
     "imap service says no status": ("imap4", ["a LOGIN statusless secret", "b LOGOUT"]),
     "imap service names the host": ("imap4", ["a LOGIN named secret", "b LOGOUT"]),
     "imap ID before the login": ("imap4", ["a ID NIL", "b LOGOUT"]),
-    "imap odd tag": ("imap4", ["#1 NOOP", "b LOGOUT"]),
     "imap unknown command": ("imap4", ["a SELECT INBOX", "b LOGOUT"]),
     "imap pipelined command": ("imap4", ["a LOGIN alice secret\r\nb NOOP", "c NOOP", "d LOGOUT"]),
     "imap STARTTLS": ("imap4", ["a STARTTLS", TLS, "b CAPABILITY", "c LOGIN alice secret", "d LOGOUT"]),
@@ -71,7 +70,32 @@ SCENARIOS = {
     "pop3s": ("pop3s", [TLS, "USER alice", "PASS secret", "QUIT"]),
 }
 
-DIFFERENCES = {}
+
+# What an answer comes to differs here and nowhere else, for the reason given; docs/FromNginx.md says each in these words.
+# Besides, the words of answers are the proxy's own, refusals carry a response code, and IMAP's greeting has the capabilities.
+OPEN = "A refused login leaves the connection open."
+TEMPORARY = "A backend or a service that can't be used is a temporary failure, and the connection stays open."
+STRICT = "A service's answer without Auth-Status, or with a status other than 200, is a failure."
+NAMED = "Auth-Server may be a host's name, and a v6 address in brackets."
+IDENTITY = "An authorization identity is not dropped."
+ID = "ID is answered before the login."
+LONG = "Long passwords and tokens are taken in POP3, too."
+DIFFERENCES = {
+    ("imap wrong password without Auth-Wait", "b LOGOUT"): OPEN,
+    ("imap wrong password at the backend", "b LOGOUT"): OPEN,
+    ("pop3 wrong password without Auth-Wait", "QUIT"): OPEN,
+    ("imap backend down", "a LOGIN down secret"): TEMPORARY,
+    ("imap backend down", "b LOGOUT"): TEMPORARY,
+    ("pop3 backend down", "QUIT"): TEMPORARY,
+    ("imap service fails", "a LOGIN broken secret"): STRICT,
+    ("imap service says no status", "a LOGIN statusless secret"): STRICT,
+    ("imap service names the host", "a LOGIN named secret"): NAMED,
+    ("imap service names the host", "b LOGOUT"): NAMED,
+    ("imap AUTHENTICATE with an authorization identity",
+     "a AUTHENTICATE PLAIN " + sasl("bob", "alice", "secret")): IDENTITY,
+    ("imap ID before the login", "a ID NIL"): ID,
+    ("pop3 a long password", "QUIT"): LONG,
+}
 
 
 class NginxTests(ProxyTest):
@@ -144,7 +168,9 @@ class NginxTests(ProxyTest):
         for name, (service, _) in SCENARIOS.items():
             for (step, their_lines), (_, our_lines) in zip(theirs[name], ours[name]):
                 protocol = SERVICES[service]
-                if meaning(protocol, their_lines) != meaning(protocol, our_lines):
+                if step == "(greeting)":
+                    self.assertEqual([line.split()[:2] for line in their_lines], [line.split()[:2] for line in our_lines])
+                elif meaning(protocol, their_lines) != meaning(protocol, our_lines):
                     found[(name, step)] = (their_lines, our_lines)
         self.assertEqual(set(found), set(DIFFERENCES),
                          {key: found.get(key) for key in set(found) ^ set(DIFFERENCES)})

@@ -167,7 +167,10 @@ def play(service, port, steps):
         def answer(command):
             lines = []
             while True:
-                line = client.line()
+                try:
+                    line = client.line()
+                except ConnectionResetError:
+                    line = None
                 if line is None:
                     return lines + ["<closed>"]
                 lines.append(normalised(line))
@@ -181,7 +184,11 @@ def play(service, port, steps):
                 if protocol == "managesieve":
                     said.append((TLS, answer(step)))
                 continue
-            client.send(step + "\r\n")
+            try:
+                client.send(step + "\r\n")
+            except ConnectionError:
+                said.append((step, ["<closed>"]))
+                break
             first = step.split("\r\n")[0]
             if protocol == "imap" and re.match(r"[a-z]\d* ", first):
                 tag = first
@@ -200,6 +207,8 @@ def play(service, port, steps):
                     lines.append("<silence>")
                 client.socket.settimeout(25)
             said.append((step, lines))
+            if lines[-1:] == ["<closed>"]:
+                break
         if said[-1][1][-1] != "<closed>":
             said.append(("(end)", ["<closed>"] if client.closed() else ["<open>"]))
     return said

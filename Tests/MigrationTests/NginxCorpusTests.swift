@@ -84,7 +84,8 @@ struct NginxCorpusTests {
     let report = mail.plan(name: "nginx.conf", prefix: "/", isNetwork: { _ in true }).report
     let entries = report.sections.flatMap(\.entries)
     for directive in mail.common + mail.servers.flatMap(\.own) + mail.beside {
-      #expect(entries.contains { $0.place == directive.place && $0.setting == NginxMail.shown(directive) }, "\(directive)")
+      #expect(
+        entries.contains { $0.place == directive.place && $0.setting == NginxMail.shown(directive) }, "\(directive)")
     }
     #expect(entries.allSatisfy { !$0.text.isEmpty })
   }
@@ -167,7 +168,8 @@ struct NginxConfTests {
   @Test(
     arguments: [
       ("60", 60_000), ("60s", 60_000), ("1m", 60_000), ("1h30m", 5_400_000), ("1h 30m", 5_400_000), ("500ms", 500),
-      ("1d", 86_400_000), ("1M", 2_592_000_000), ("0", 0), ("", nil), ("s", nil), ("1x", nil), ("-1", nil), ("1.5s", nil),
+      ("1d", 86_400_000), ("1M", 2_592_000_000), ("0", 0), ("", nil), ("s", nil), ("1x", nil), ("-1", nil),
+      ("1.5s", nil),
       ("9999999999", nil),
     ] as [(String, Int?)])
   func readsTimes(_ text: String, _ milliseconds: Int?) { #expect(NginxTime.milliseconds(text) == milliseconds) }
@@ -178,8 +180,10 @@ struct NginxConfTests {
     var dice = HostileTests.Dice(state: seed)
     let pieces = [
       "mail", "server", "{", "}", ";", " ", "\n", "\"", "'", "\\", "#", "$", "listen", "143", "ssl", "proxy_protocol",
-      "auth_http", "x", "protocol", "imap", "starttls on;", "mail { auth_http a; server { listen 143; ", "ssl_certificate a;",
-      "ssl_certificate_key b;", "timeout", "99999999999", "[::]:1", "unix:/a", "set_real_ip_from", "ssl_verify_client on;",
+      "auth_http", "x", "protocol", "imap", "starttls on;", "mail { auth_http a; server { listen 143; ",
+      "ssl_certificate a;",
+      "ssl_certificate_key b;", "timeout", "99999999999", "[::]:1", "unix:/a", "set_real_ip_from",
+      "ssl_verify_client on;",
       "auth_http_header", "max_errors", "-1", "\u{0}", "é",
     ]
     for _ in 0..<300 {

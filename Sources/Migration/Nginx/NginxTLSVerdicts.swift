@@ -20,13 +20,10 @@ extension NginxVerdicts {
       return (.lost, "proxyd takes keys without a passphrase: write them with openssl pkey, readable to root alone.")
     case "ssl_protocols": return versions(directive.words)
     case "ssl_ciphers":
-      return config.first(directive.name) == value
-        ? (.carried, "tls.ciphers, for TLS 1.2; TLS 1.3 has tls.ciphersuites.")
-        : (.changed, "another server's list was taken; one configuration has one.")
+      return shared(directive.name, value, "tls.ciphers, for TLS 1.2; TLS 1.3 has tls.ciphersuites", config)
     case "ssl_ecdh_curve":
-      if value == "auto" { return (.notNeeded, "proxyd's own groups count.") }
-      return config.first(directive.name) == value
-        ? (.carried, "tls.groups.") : (.changed, "another server's list was taken; one configuration has one.")
+      return value == "auto"
+        ? (.notNeeded, "proxyd's own groups count.") : shared(directive.name, value, "tls.groups", config)
     case "ssl_prefer_server_ciphers":
       return (.notNeeded, "proxyd's own order counts, which puts fast and safe ones first.")
     case "ssl_dhparam": return (.changed, "key exchange is by elliptic curves only, which every client in use knows.")
@@ -46,6 +43,15 @@ extension NginxVerdicts {
       return (.lost, "OpenSSL's own commands have no key; tls.minimum, ciphers, ciphersuites, groups do most.")
     default: return clients(directive, value, server)
     }
+  }
+
+  /// What each server may have for itself and a configuration has once.
+  private func shared(_ name: String, _ value: String, _ key: String, _ config: NginxConfig) -> Answer {
+    guard config.first(name) == value else {
+      return (.changed, "another server's list was taken; one configuration has one.")
+    }
+    let isCommon = config.servers.filter(\.hasTLS).allSatisfy { $0.value(name) == value }
+    return isCommon ? (.carried, "\(key).") : (.changed, "\(key). It counts for all servers of this configuration.")
   }
 
   private func config(of server: NginxServer) -> NginxConfig? {

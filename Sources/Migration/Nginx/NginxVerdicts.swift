@@ -17,13 +17,13 @@ struct NginxVerdicts {
   }
 
   func judge(_ directive: NginxDirective) -> Answer {
-    guard !directive.words.contains(where: { $0.contains("$") }) else {
-      return (.lost, "variables are not expanded: write what is meant into the key by hand.")
-    }
     let value = directive.words.first ?? ""
-    return core(directive, value) ?? service(directive, value) ?? backends(directive, value) ?? tls(directive, value)
+    let answer =
+      core(directive, value) ?? service(directive, value) ?? backends(directive, value) ?? tls(directive, value)
       ?? words(directive, value)
       ?? (.lost, "this directive is not known to the import. Look it up, and in proxyd.yaml(5) for its like.")
+    guard answer.verdict != .notNeeded, directive.words.contains(where: { $0.contains("$") }) else { return answer }
+    return (.lost, "variables are not expanded: write what is meant into the key by hand.")
   }
 
   // MARK: Core
@@ -173,7 +173,7 @@ struct NginxVerdicts {
           .carried,
           "listeners[].proxy-protocol. A connection from elsewhere is refused; nginx takes it without believing it."
         )
-        : (.lost, "\"\(value)\" is neither an address nor a network.")
+        : (.lost, "\"\(value)\" is neither an address nor a network, and listeners[].proxy-protocol has nothing else.")
     default: return nil
     }
   }
