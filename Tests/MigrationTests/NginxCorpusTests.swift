@@ -141,7 +141,7 @@ struct NginxConfTests {
   @Test(
     arguments: [
       ("a b", "f:1", "unexpected end of file"), (";", "f:1", "unexpected \";\""), ("{", "f:1", "unexpected \"{\""),
-      ("}", "f:1", "unexpected \"}\""), ("a {\n b;", "f:2", "expecting \"}\""), ("a }", "f:1", "expecting"),
+      ("}", "f:1", "unexpected \"}\""), ("a {\n b;", "f:2", "expecting \"}\""), ("a }", "f:1", "unexpected \"}\""),
       ("a b\n }", "f:2", "unexpected"), ("a 'b'c;", "f:1", "behind a quote"), ("a 'b;", "f:1", "closing quote"),
       ("\n\ninclude x;", "f:3", "not there"), ("a \(String(repeating: "x", count: 5_000));", "f:1", "too long"),
     ])
