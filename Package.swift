@@ -80,7 +80,8 @@ let package = Package(
     .testTarget(name: "ProtocolsTests", dependencies: ["Protocols"], exclude: ["Transcripts"], swiftSettings: tests),
     .testTarget(name: "ProxyCoreTests", dependencies: ["ProxyCore", "COpenSSL"], swiftSettings: tests),
     .testTarget(
-      name: "MigrationTests", dependencies: ["Migration", "ProxyCore"], exclude: ["Corpus", "NginxCorpus"], swiftSettings: tests),
+      name: "MigrationTests", dependencies: ["Migration", "ProxyCore"], exclude: ["Corpus", "NginxCorpus"],
+      swiftSettings: tests),
     .testTarget(name: "proxydTests", dependencies: ["proxyd"], swiftSettings: tests),
   ]
 )
