@@ -202,8 +202,13 @@ class Proxy:
     def __init__(self, folder, config, name="proxyd", program=PROXYD, **ports):
         self.program = program
         self.dir = pathlib.Path(folder)
-        self.ports = {key: free_port() for key in
-                      ("imap", "imaps", "pop3", "pop3s", "imap_required", "pop3_required", "imap_off", "pop3_off")}
+        # No port is drawn twice: the system may give out one that it has just taken back.
+        self.ports = {}
+        for key in ("imap", "imaps", "pop3", "pop3s", "imap_required", "pop3_required", "imap_off", "pop3_off"):
+            port = free_port()
+            while port in self.ports.values():
+                port = free_port()
+            self.ports[key] = port
         self.ports.update(ports)
         self.config = self.dir / f"{name}.yaml"
         self.write(config)

@@ -203,8 +203,7 @@
       let parsed = unsafe ldap_parse_result(raw, reply.raw, &code, nil, &added, nil, nil, 0)
       defer { unsafe ldap_memfree(added) }
       guard parsed == LDAP_SUCCESS else { return (parsed, LDAPSession.words(parsed)) }
-      let more = unsafe added.map { unsafe String(cString: $0) } ?? ""
-      return (code, LDAPSession.words(code) + (more.isEmpty ? "" : " (\(more))"))
+      return (code, LDAPSession.words(code, unsafe added.map { unsafe String(cString: $0) } ?? ""))
     }
 
     /// Why libldap could not send a question, or make a connection.
@@ -221,8 +220,15 @@
       unsafe ldap_get_option(raw, LDAP_OPT_RESULT_CODE, &code)
       unsafe ldap_get_option(raw, LDAP_OPT_DIAGNOSTIC_MESSAGE, &added)
       defer { unsafe ldap_memfree(added) }
-      let more = unsafe added.map { unsafe String(cString: $0) } ?? ""
-      return LDAPSession.words(code) + (more.isEmpty ? "" : " (\(more))")
+      return LDAPSession.words(code, unsafe added.map { unsafe String(cString: $0) } ?? "")
+    }
+
+    /// libldap's words for a code, and what was added to them. For a certificate that is not accepted, libldap on GnuTLS has
+    /// no words and says so.
+    private static func words(_ code: Int32, _ added: String) -> String {
+      let isTLS = added.contains("unknown error code")
+      let more = isTLS ? "TLS failed, most likely its certificate is not from an authority that is known here" : added
+      return words(code) + (more.isEmpty ? "" : ": \(more)")
     }
 
     private static func words(_ code: Int32) -> String {
