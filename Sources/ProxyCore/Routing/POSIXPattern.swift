@@ -51,13 +51,15 @@ final class POSIXPattern: Sendable {
   /// The places of the first match and its groups; nil if there is none.
   func search(_ name: [UInt8]) -> [Range<Int>?]? {
     var places = [regmatch_t](repeating: regmatch_t(), count: POSIXPattern.groups)
-    // The whole name is the text, without a NUL behind it.
+    // The whole name is the text, whatever bytes it has. The NUL behind it is for who stands between us and glibc, as
+    // AddressSanitizer does, and looks for one.
     places[0].rm_so = 0
     places[0].rm_eo = regoff_t(name.count)
+    let text = name + [0]
     // SAFETY: with REG_STARTEND the text's length is told; the vector has as many places as is said.
-    let result = unsafe name.withUnsafeBytes { text in
+    let result = unsafe text.withUnsafeBytes { text in
       guard let base = unsafe text.assumingMemoryBound(to: CChar.self).baseAddress else {
-        return unsafe regexec(code, "", places.count, &places, REG_STARTEND)
+        preconditionFailure("a text with a NUL has memory")
       }
       return unsafe regexec(code, base, places.count, &places, REG_STARTEND)
     }
