@@ -92,6 +92,10 @@ package enum Farewell: Equatable, Sendable, CaseIterable {
   /// The time for the login is over.
   case inactivity
   case shutdown
+  /// The operator, or a change of the backend: the client may come again at once.
+  case ended
+  /// Too many connections.
+  case limit
 }
 
 /// How an attempt to log in ended, as the client dialogue has to tell it.
@@ -113,6 +117,8 @@ package enum LoginRefusal: Equatable, Sendable {
   case misconfigured
   /// The operator closed the account.
   case disabled
+  /// The user, or the user at this address, has as many sessions as may be.
+  case limit
   /// The mechanism can't be used for this account; another may.
   case mechanism
   /// The client gave up an exchange (RFC 9051 §6.2.2: BAD).
@@ -123,7 +129,7 @@ package enum LoginRefusal: Equatable, Sendable {
     switch self {
     case .credentials, .disabled: true
     case .backend(let answer): !answer.isTemporary
-    case .unavailable, .misconfigured, .mechanism, .cancelled: false
+    case .unavailable, .misconfigured, .limit, .mechanism, .cancelled: false
     }
   }
 }

@@ -12,6 +12,7 @@ package final class House: Sendable {
   package let admission: Admission
   let resolver: Resolver
   let addressNames: AddressNames
+  private let loops = Mutex<[EventLoop]>([])
   private let whenEmpty = Mutex<(@Sendable (Int) -> Void)?>(nil)
   /// Sessions that ended since memory was last given back.
   private let endings = Atomic<Int>(0)
@@ -30,6 +31,26 @@ package final class House: Sendable {
     self.addressNames = addressNames
     self.admission = admission
     self.resolver = resolver
+  }
+
+  /// Sets the loops there are; once, before they start.
+  func set(_ loops: [EventLoop]) { self.loops.withLock { $0 = loops } }
+
+  /// Ends sessions, wherever they are; who is gone already is passed over.
+  package func kick(_ handles: [SessionHandle], _ reason: SessionEnd.Reason) {
+    let loops = loops.withLock { $0 }
+    for (index, handles) in Dictionary(grouping: handles, by: \.loop) where index < loops.count {
+      loops[index].post { loop in
+        for handle in handles { loop.kick(handle.token, reason) }
+      }
+    }
+  }
+
+  /// A session's wait may be over.
+  func wake(_ handle: SessionHandle) {
+    let loops = loops.withLock { $0 }
+    guard handle.loop < loops.count else { return }
+    loops[handle.loop].post { $0.wake(handle.token) }
   }
 
   /// Calls `body` with a loop's number each time the loop's last session ends.

@@ -45,6 +45,7 @@ package final class Proxy: Sendable {
       }
     }
     self.loops = loops
+    house.set(loops)
     state = Mutex(State(current: prepared))
     tell(prepared.warnings)
     house.notifyWhenEmpty { [weak self] index in self?.loopIsEmpty(index) }
@@ -167,6 +168,8 @@ package final class Proxy: Sendable {
   package func waitUntilStopped() {
     stopped.wait()
     for loop in loops { loop.post { $0.end() } }
+    // The two know each other.
+    house.set([])
     house.log.flush()
   }
 

@@ -47,7 +47,8 @@ struct BackendAnswerTests {
 
   @Test(
     arguments: [
-      (.credentials, true), (.disabled, true), (.unavailable, false), (.misconfigured, false), (.mechanism, false),
+      (.credentials, true), (.disabled, true), (.unavailable, false), (.misconfigured, false), (.limit, false),
+      (.mechanism, false),
       (.cancelled, false),
     ] as [(LoginRefusal, Bool)])
   func guessesCount(_ refusal: LoginRefusal, _ expected: Bool) {
@@ -85,6 +86,11 @@ struct AnswersTests {
       (
         .disabled, "t NO [CONTACTADMIN] Login is disabled for this account.",
         "-ERR [SYS/PERM] Login is disabled for this account.", "NO \"Login is disabled for this account.\""
+      ),
+      (
+        .limit, "t NO [LIMIT] Too many connections for this account.",
+        "-ERR [IN-USE] Too many connections for this account.",
+        "NO (TRYLATER) \"Too many connections for this account.\""
       ),
       (
         .mechanism, "t NO [CANNOT] This mechanism can't be used for this account, another may.",

@@ -83,7 +83,7 @@ struct HostileTests {
 
   private static func verdict(_ random: inout SeededGenerator) -> Verdict {
     let refusals: [LoginRefusal] = [
-      .credentials, .unavailable, .misconfigured, .disabled, .mechanism, .cancelled,
+      .credentials, .unavailable, .misconfigured, .disabled, .limit, .mechanism, .cancelled,
       .backend(BackendAnswer(code: Array("IN-USE".utf8), text: Array("x \"y\"".utf8))),
     ]
     return .refused(refusals.randomElement(using: &random)!)

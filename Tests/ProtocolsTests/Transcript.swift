@@ -350,6 +350,7 @@ struct ClientPlayer: ~Copyable {
     case "unavailable": act(dialogue.conclude(.refused(.unavailable), &out), &out)
     case "misconfigured": act(dialogue.conclude(.refused(.misconfigured), &out), &out)
     case "disabled": act(dialogue.conclude(.refused(.disabled), &out), &out)
+    case "limit": act(dialogue.conclude(.refused(.limit), &out), &out)
     case "mechanism": act(dialogue.conclude(.refused(.mechanism), &out), &out)
     case "cancelled": act(dialogue.conclude(.refused(.cancelled), &out), &out)
     case "refused": act(dialogue.conclude(.refused(.backend(answer(rest))), &out), &out)
@@ -437,6 +438,7 @@ struct BackendPlayer: ~Copyable {
     case .unavailable: "unavailable"
     case .misconfigured: "misconfigured"
     case .disabled: "disabled"
+    case .limit: "limit"
     case .mechanism: "mechanism"
     case .cancelled: "cancelled"
     }

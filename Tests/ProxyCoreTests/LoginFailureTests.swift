@@ -11,7 +11,7 @@ import Testing
 /// Every way a login can fail, brought about: what the client is told, and what the log says. A failure of ours or a
 /// backend's is never told as a wrong password.
 struct LoginFailureTests {
-  @Test(arguments: LoginFailure.Reason.allCases)
+  @Test(arguments: LoginFailure.Reason.allCases.filter { !fleets.contains($0) })
   func isProduced(_ reason: LoginFailure.Reason) throws {
     let server = TestServer()
     let (stage, client, answer) = try produce(reason, server)
@@ -21,11 +21,13 @@ struct LoginFailureTests {
     case .refusedOtherwise: #expect(answer.hasPrefix("a NO [LIMIT] "), "\(answer)")
     case .backendMechanism, .backendStartTLS, .backendCertificate, .noMaster, .loop:
       #expect(answer.hasPrefix("a NO [SERVERBUG] "), "\(answer)")
+    case .userLimit, .userAddressLimit: #expect(answer.hasPrefix("a NO [LIMIT] "), "\(answer)")
     case .cancelled: #expect(answer.hasPrefix("a BAD "), "\(answer)")
     case .disabled: #expect(answer.hasPrefix("a NO [CONTACTADMIN] "), "\(answer)")
     case .nameRewritten, .uncheckable: #expect(answer.hasPrefix("a NO [CANNOT] "), "\(answer)")
     case .lookupFailed, .lookupBusy, .backendUnresolved, .noSocket, .backendUnreachable, .connectTimeout,
-      .backendTimeout, .backendClosed, .backendError, .backendGreeting, .backendProtocol, .backendTLS:
+      .backendTimeout, .backendClosed, .backendError, .backendGreeting, .backendProtocol, .backendTLS, .noMember,
+      .poolFull, .moving, .directoryFailed:
       #expect(answer.hasPrefix("a NO [UNAVAILABLE] "), "\(answer)")
     }
     // The client may go on.
@@ -74,6 +76,11 @@ struct LoginFailureTests {
     let log = scene.stage.log()
     for secret in ["s3cret", "S3CRET", "czNjcmV0", "AGFsaWNlAH"] { #expect(!log.contains(secret)) }
   }
+
+  /// Produced by the fleet's tests.
+  private static let fleets: [LoginFailure.Reason] = [
+    .userLimit, .userAddressLimit, .noMember, .poolFull, .moving, .directoryFailed,
+  ]
 
   private typealias Scene = (stage: LoopStage, client: any Speaker, answer: String)
 
@@ -250,6 +257,8 @@ struct LoginFailureTests {
       _ = client.hear("ready.\r\n")
       client.send("a AUTHENTICATE SCRAM-SHA-256 biwsbj1hbGljZSxyPWFiYw==\r\n")
       return (stage, client, client.hear("\r\n"))
+    case .userLimit, .userAddressLimit, .noMember, .poolFull, .moving, .directoryFailed:
+      preconditionFailure("the fleet's tests produce it")
     case .loop:
       var settings = settings
       settings.trustedProxies = [try #require(Network("0.0.0.0"))]

@@ -214,10 +214,15 @@ final class LoopStage {
     house = House(log: log, admission: Admission(most: 100), resolver: resolver, addressNames: addressNames)
     let plan = LoopPlan(listeners: [], routes: try routes ?? RoutePlan(settings), settings: settings)
     loop = try EventLoop(index: 0, house: house, plan: plan, clock: .played(clock))
+    house.set([loop])
     loop.start()
   }
 
-  deinit { loop.post { $0.end() } }
+  deinit {
+    // The two know each other.
+    house.set([])
+    loop.post { $0.end() }
+  }
 
   /// A client's end of a new session.
   func connect(
@@ -239,6 +244,11 @@ final class LoopStage {
   func advance(seconds: UInt64) {
     clock.advance(seconds: seconds)
     loop.post { _ in }
+  }
+
+  /// Ends all sessions by an operator's word.
+  func kickAll(_ reason: SessionEnd.Reason) {
+    house.kick(onLoop { loop in loop.sessions.all.map { SessionHandle(loop: 0, token: $0.token) } }, reason)
   }
 
   /// What the only session is doing.

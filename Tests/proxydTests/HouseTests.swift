@@ -143,7 +143,9 @@ struct HouseTests {
   @Test func theAnswersAreTrue() throws {
     let table = try HouseTests.committed("docs/Answers.md")
     for reason in LoginFailure.Reason.allCases { #expect(table.contains("`\(reason.rawValue)`"), "\(reason.rawValue)") }
-    let refusals: [LoginRefusal] = [.credentials, .unavailable, .misconfigured, .disabled, .mechanism, .cancelled]
+    let refusals: [LoginRefusal] = [
+      .credentials, .unavailable, .misconfigured, .disabled, .limit, .mechanism, .cancelled,
+    ]
     let logins: [MailProtocol: String] = [
       .imap: "a LOGIN alice secret\r\n", .pop3: "USER alice\r\nPASS secret\r\n",
       .manageSieve: "AUTHENTICATE \"PLAIN\" \"AGFsaWNlAHNlY3JldA==\"\r\n",

@@ -91,6 +91,9 @@ package struct IMAPClientDialogue: Equatable, Sendable {
     switch farewell {
     case .inactivity: IMAPReply.bye("Disconnected for inactivity.", &out)
     case .shutdown: IMAPReply.bye("Server shutting down.", &out)
+    case .ended: IMAPReply.bye("Disconnected by the server; connect again.", &out)
+    // RFC 9051 §7.1: LIMIT is for an operation that ran into a limit of the server's.
+    case .limit: IMAPReply.bye("[LIMIT] Too many connections.", &out)
     }
   }
 

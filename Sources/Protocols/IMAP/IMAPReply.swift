@@ -56,6 +56,7 @@ enum IMAPReply {
     case .unavailable: tagged(tag.span, "NO [UNAVAILABLE] Account is temporarily unavailable.", &out)
     case .misconfigured: tagged(tag.span, "NO [SERVERBUG] Account is temporarily unavailable.", &out)
     case .disabled: tagged(tag.span, "NO [CONTACTADMIN] Login is disabled for this account.", &out)
+    case .limit: tagged(tag.span, "NO [LIMIT] Too many connections for this account.", &out)
     case .mechanism:
       tagged(tag.span, "NO [CANNOT] This mechanism can't be used for this account, another may.", &out)
     case .cancelled: bad(tag.span, "Authentication cancelled.", &out)

@@ -79,6 +79,8 @@ package struct ManageSieveClientDialogue: Equatable, Sendable {
     switch farewell {
     case .inactivity: ManageSieveReply.close(.bye, "Disconnected for inactivity.", &out)
     case .shutdown: ManageSieveReply.close(.bye, "Server shutting down.", code: "TRYLATER", &out)
+    case .ended: ManageSieveReply.close(.bye, "Disconnected by the server; connect again.", code: "TRYLATER", &out)
+    case .limit: ManageSieveReply.close(.bye, "Too many connections.", code: "TRYLATER", &out)
     }
   }
 

@@ -273,6 +273,7 @@ enum ManageSieveReply {
     // Without a code it would be taken for a wrong password.
     case .misconfigured: close(.no, "Account is unavailable.", code: "TRYLATER", &out)
     case .disabled: close(.no, "Login is disabled for this account.", &out)
+    case .limit: close(.no, "Too many connections for this account.", code: "TRYLATER", &out)
     case .mechanism: close(.no, "This mechanism can't be used for this account, another may.", &out)
     case .cancelled: close(.no, "Authentication cancelled.", &out)
     }

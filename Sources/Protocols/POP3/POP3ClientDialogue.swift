@@ -83,6 +83,8 @@ package struct POP3ClientDialogue: Equatable, Sendable {
     switch farewell {
     case .inactivity: POP3Reply.error("Disconnected for inactivity.", &out)
     case .shutdown: POP3Reply.error("[SYS/TEMP] Server shutting down.", &out)
+    case .ended: POP3Reply.error("[SYS/TEMP] Disconnected by the server; connect again.", &out)
+    case .limit: POP3Reply.error("[SYS/TEMP] Too many connections.", &out)
     }
   }
 

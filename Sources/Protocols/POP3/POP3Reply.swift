@@ -25,6 +25,8 @@ enum POP3Reply {
     case .unavailable: error("[SYS/TEMP] Account is temporarily unavailable.", &out)
     case .misconfigured: error("[SYS/PERM] Account is unavailable.", &out)
     case .disabled: error("[SYS/PERM] Login is disabled for this account.", &out)
+    // RFC 2449 §8.1.1; Dovecot's code for it too.
+    case .limit: error("[IN-USE] Too many connections for this account.", &out)
     case .mechanism: error("[AUTH] This mechanism can't be used for this account, another may.", &out)
     case .cancelled: error("Authentication cancelled.", &out)
     }

@@ -302,6 +302,12 @@ package actor EventLoop {
     sessions[token]?.answered(answer, search, turn: turn, on: self)
   }
 
+  /// Ends a session that is here still.
+  func kick(_ token: Token, _ reason: SessionEnd.Reason) {
+    now = clock.now
+    sessions[token]?.kick(reason, on: self)
+  }
+
   /// A session's wait may be over.
   func wake(_ token: Token) {
     now = clock.now

@@ -29,6 +29,14 @@ struct Token: Hashable, Sendable {
   func with(_ role: Role) -> Token { Token(role, index: index, generation: generation) }
 }
 
+/// A session, as other threads name it.
+package struct SessionHandle: Hashable, Sendable {
+  /// The number of its loop.
+  let loop: Int
+  /// Its slot there.
+  let token: Token
+}
+
 /// The slots, and which of them are free.
 struct SlotTable {
   private var slots: [Slot] = []

@@ -186,6 +186,7 @@ extension LoginFailure.Reason {
     case .emptyName, .longName, .badCharacters, .unknownUser, .lookupFailed, .lookupBusy: .noServer
     case .disabled: .loginDisabled
     case .certificateName, .wrongPassword: .localAuthentication
+    case .userLimit, .userAddressLimit, .noMember, .poolFull, .moving, .directoryFailed: .noServer
     case .refused: .reauthentication
     case .refusedOtherwise: isGuess ? .reauthentication : .negotiation
     case .backendUnresolved, .noSocket, .backendUnreachable, .connectTimeout: .noConnection
@@ -217,7 +218,8 @@ extension SessionEnd.Reason {
     case .clientClosed, .clientError: return isHandshake ? handshake : .readError(ends)
     case .startTLSInjection, .tooManyBadCommands, .commandTooLong, .anotherProtocol: return .readError(ends)
     case .loginTimeout: return .readTimeout(ends)
-    case .logout, .tooManyFailedLogins, .shutdown, .outOfMemory: return .closingNull(ends)
+    case .logout, .tooManyFailedLogins, .shutdown, .kicked, .moved, .backendLost, .addressLimit, .outOfMemory:
+      return .closingNull(ends)
     case .proxyHeader, .untrustedProxy: return nil
     // Ends of relays.
     case .backendClosed, .backendError, .idleTimeout, .halfClosedTimeout: return .closingNull(ends)

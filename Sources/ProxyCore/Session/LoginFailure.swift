@@ -34,6 +34,18 @@ package struct LoginFailure: Error, Equatable, Sendable {
     case refused
     /// The backend refused for another reason, which the client was told.
     case refusedOtherwise = "refused-by-backend"
+    /// The user has as many sessions as may be.
+    case userLimit = "user-limit"
+    /// The user has as many sessions from this address as may be.
+    case userAddressLimit = "user-address-limit"
+    /// No member of the pool takes the user: all are lost, in maintenance or drained.
+    case noMember = "no-member"
+    /// The pool, or every member that takes users, is full.
+    case poolFull = "pool-full"
+    /// The user was moved, and the sessions at the old backend did not end in time.
+    case moving
+    /// It could not be found out where the user is.
+    case directoryFailed = "directory-failed"
     /// A source could not be asked.
     case lookupFailed = "lookup-failed"
     /// A map stayed locked by a writer.
@@ -72,11 +84,12 @@ package struct LoginFailure: Error, Equatable, Sendable {
     package var isTrouble: Bool {
       switch self {
       case .emptyName, .longName, .badCharacters, .unknownUser, .refused, .refusedOtherwise, .certificateName,
-        .cancelled, .disabled, .wrongPassword, .uncheckable:
+        .cancelled, .disabled, .wrongPassword, .uncheckable, .userLimit, .userAddressLimit:
         false
       case .lookupFailed, .lookupBusy, .backendUnresolved, .noSocket, .backendUnreachable, .connectTimeout,
         .backendTimeout, .backendClosed, .backendError, .backendGreeting, .backendProtocol, .backendMechanism,
-        .backendStartTLS, .backendCertificate, .backendTLS, .nameRewritten, .noMaster, .loop:
+        .backendStartTLS, .backendCertificate, .backendTLS, .nameRewritten, .noMaster, .loop, .noMember, .poolFull,
+        .moving, .directoryFailed:
         true
       }
     }

@@ -177,6 +177,24 @@ final class Session {
     }
   }
 
+  /// Its time here is over, by somebody's decision: the client is told that it may come again.
+  func kick(_ reason: SessionEnd.Reason, on loop: isolated EventLoop) {
+    let doing = phase.doing
+    switch exchange(&phase, with: .ended) {
+    case .client(let login):
+      run(farewell(login, .ended, SessionEnd(reason), on: loop), nil, doing: doing, on: loop)
+    case .waiting(let login, _):
+      run(farewell(login, .ended, SessionEnd(reason), on: loop), nil, doing: doing, on: loop)
+    case .connecting(let connecting):
+      run(farewell(connecting.login, .ended, SessionEnd(reason), on: loop), nil, doing: doing, on: loop)
+    case .backend(let backend):
+      run(farewell(backend.login, .ended, SessionEnd(reason), on: loop), nil, doing: doing, on: loop)
+    case .relay(let relay): leave(relay, .ended, SessionEnd(reason), on: loop)
+    case .closing(let closing): phase = .closing(closing)
+    case .ended: break
+    }
+  }
+
   /// Ends a relay with a last word, where it can't stand in the middle of one of the backend's (RFC 9051 §5.4, RFC 1939
   /// §3). Best effort: a client that does not read misses it.
   private func leave(

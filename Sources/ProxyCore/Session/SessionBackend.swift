@@ -259,7 +259,7 @@ extension Session {
         return resolve(login, route, on: loop)
       }
       return refuse(login, refusal, LoginFailure(.refusedOtherwise, quote(answer, login)), on: loop)
-    case .unavailable, .misconfigured, .disabled, .mechanism, .cancelled:
+    case .unavailable, .misconfigured, .disabled, .limit, .mechanism, .cancelled:
       return refuse(login, refusal, LoginFailure(.refusedOtherwise, quote(answer, login)), on: loop)
     }
   }

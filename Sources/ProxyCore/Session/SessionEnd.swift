@@ -42,6 +42,14 @@ package struct SessionEnd: Equatable, Sendable {
     case halfClosedTimeout = "half-closed-timeout"
     /// The proxy stopped.
     case shutdown
+    /// An operator ended it.
+    case kicked
+    /// Its user goes to another backend.
+    case moved
+    /// Its backend is lost, or in maintenance.
+    case backendLost = "backend-lost"
+    /// The client's address has as many sessions as it may.
+    case addressLimit = "address-limit"
     /// The kernel or OpenSSL had no memory.
     case outOfMemory = "out-of-memory"
 
@@ -51,10 +59,10 @@ package struct SessionEnd: Equatable, Sendable {
       case .logout, .clientClosed, .backendClosed: .nobody
       case .clientError, .clientTLS, .startTLSInjection, .tooManyBadCommands, .tooManyFailedLogins, .commandTooLong,
         .anotherProtocol, .proxyHeader, .untrustedProxy,
-        .loginTimeout, .idleTimeout, .halfClosedTimeout:
+        .loginTimeout, .idleTimeout, .halfClosedTimeout, .addressLimit:
         .client
-      case .backendError: .backend
-      case .shutdown: .operator
+      case .backendError, .backendLost: .backend
+      case .shutdown, .kicked, .moved: .operator
       case .outOfMemory: .proxy
       }
     }

@@ -51,7 +51,7 @@ extension Session {
       case .idleTimeout, .halfClosedTimeout: tell(.pipeTimeout, on: loop)
       case .logout, .clientClosed, .backendClosed, .clientError, .backendError, .clientTLS, .startTLSInjection,
         .tooManyBadCommands, .tooManyFailedLogins, .commandTooLong, .anotherProtocol, .proxyHeader, .untrustedProxy,
-        .loginTimeout, .shutdown, .outOfMemory:
+        .loginTimeout, .shutdown, .kicked, .moved, .backendLost, .addressLimit, .outOfMemory:
         break
       }
       return tell(line, on: loop)

@@ -1,0 +1,12 @@
+/// What an operator has told about a backend at run time; kept over restarts.
+
+package enum AdminState: String, Equatable, Sendable, CaseIterable {
+  /// It takes part.
+  case ready
+  /// No new users; who has sessions there stays, and may open more.
+  case drain
+  /// Nobody: who is there is moved, at the pool's rate.
+  case maintenance = "maint"
+  /// As maintenance, and it is not probed: to be taken out of the configuration.
+  case removed
+}

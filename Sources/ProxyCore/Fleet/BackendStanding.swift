@@ -1,0 +1,131 @@
+/// How a backend stands at run time: what the operator told, what its health is, who is there. One for each named backend,
+/// for the life of the process; shared by all loops.
+
+internal import Synchronization
+internal import Protocols
+
+package final class BackendStanding: Sendable {
+  /// The backend's name.
+  package let name: String
+  private let state: Mutex<State>
+  /// Sessions relayed or being logged in.
+  private let present = Atomic<Int>(0)
+  /// Logins in progress.
+  private let entering = Atomic<Int>(0)
+
+  private struct State {
+    var health: Health
+    var admin = AdminState.ready
+    /// The weight an operator set; nil for the configuration's.
+    var weight: Int?
+    /// The share an agent told, in percent.
+    var agentShare = 100
+    /// What an agent told.
+    var agent = AdminState.ready
+  }
+
+  /// A backend of which nothing is known: it is taken to be well.
+  package init(_ name: String, _ settings: HealthSettings = HealthSettings()) {
+    self.name = name
+    state = Mutex(State(health: Health(settings)))
+  }
+
+  // MARK: What is told about it
+
+  /// What the operator wants.
+  package var admin: AdminState { state.withLock { $0.admin } }
+
+  /// Takes what the operator wants.
+  func set(_ admin: AdminState) { state.withLock { $0.admin = admin } }
+
+  /// The weight an operator has set; nil for the configuration's.
+  package var weight: Int? { state.withLock { $0.weight } }
+
+  /// Takes an operator's weight.
+  func set(weight: Int?) { state.withLock { $0.weight = weight } }
+
+  /// What an agent told: a state, a share in percent, or both.
+  func agent(_ told: AdminState?, share: Int?) {
+    state.withLock { state in
+      if let told { state.agent = told }
+      if let share { state.agentShare = share }
+    }
+  }
+
+  /// Something was learned about its health. Returns what that changes.
+  func learn(_ evidence: HealthEvidence, at now: UInt64) -> HealthChange? {
+    state.withLock { $0.health.learn(evidence, at: now) }
+  }
+
+  /// A new configuration.
+  func adopt(_ settings: HealthSettings) { state.withLock { $0.health.settings = settings } }
+
+  /// How it stands now.
+  func snapshot(at now: UInt64) -> Snapshot {
+    state.withLock { state in
+      // The operator's word is the stricter one's partner: the less of the two holds.
+      let admin = Snapshot.stricter(state.admin, state.agent)
+      return Snapshot(
+        admin: admin, health: state.health.state, upSince: state.health.since, weight: state.weight,
+        share: state.agentShare, sessions: present.load(ordering: .relaxed), logins: entering.load(ordering: .relaxed))
+    }
+  }
+
+  /// When it is to be probed next after a probe that ended at `now`, without jitter.
+  func nextProbe(after now: UInt64) -> UInt64 { state.withLock { now + $0.health.interval } }
+
+  /// How a backend stands at a moment.
+  package struct Snapshot: Equatable, Sendable {
+    /// What operator and agent want, the stricter of the two.
+    package let admin: AdminState
+    /// Its health.
+    package let health: HealthState
+    /// Since when its health is that, in nanoseconds of the clock.
+    package let upSince: UInt64
+    /// The weight an operator set.
+    package let weight: Int?
+    /// The percentage of its weight an agent wants.
+    package let share: Int
+    /// Sessions.
+    package let sessions: Int
+    /// Logins in progress.
+    package let logins: Int
+
+    /// Whether a user with sessions there may open more.
+    package var keeps: Bool {
+      switch admin {
+      case .ready, .drain: !health.isDown
+      case .maintenance, .removed: false
+      }
+    }
+
+    /// Whether it takes new users.
+    package var takes: Bool { admin == .ready && !health.isDown }
+
+    fileprivate static func stricter(_ one: AdminState, _ other: AdminState) -> AdminState {
+      let order = AdminState.allCases
+      let first = order.firstIndex(of: one) ?? 0
+      let second = order.firstIndex(of: other) ?? 0
+      return order[max(first, second)]
+    }
+  }
+
+  // MARK: Who is there
+
+  /// Sessions there.
+  package var sessions: Int { present.load(ordering: .relaxed) }
+  /// Logins on their way there.
+  package var logins: Int { entering.load(ordering: .relaxed) }
+
+  /// A session is placed there and logs in.
+  func arrive() {
+    present.add(1, ordering: .relaxed)
+    entering.add(1, ordering: .relaxed)
+  }
+
+  /// Its login is over, whatever came of it.
+  func settle() { entering.subtract(1, ordering: .relaxed) }
+
+  /// A session is gone.
+  func depart() { present.subtract(1, ordering: .relaxed) }
+}
