@@ -308,6 +308,14 @@ package actor EventLoop {
     sessions[token]?.kick(reason, on: self)
   }
 
+  /// The sessions at a backend, logged in or on their way.
+  func guests(at backend: String) -> [Evictions.Guest] {
+    sessions.all.filter { $0.record.backend == backend && $0.lease != nil }.map {
+      Evictions.Guest(
+        user: String(decoding: $0.record.login, as: UTF8.self), handle: SessionHandle(loop: index, token: $0.token))
+    }
+  }
+
   /// A session's wait may be over.
   func wake(_ token: Token) {
     now = clock.now
