@@ -57,6 +57,10 @@ package final class BackendStanding: Sendable {
     state.withLock { $0.health.learn(evidence, at: now) }
   }
 
+  /// Whether a login may go there now, whatever the operator wants: to one that is lost and not probed, one at a time does,
+  /// and what is learned next of a login is taken for its outcome.
+  func mayTry(at now: UInt64) -> Bool { state.withLock { $0.health.mayTry(at: now) } }
+
   /// A new configuration.
   func adopt(_ settings: HealthSettings) { state.withLock { $0.health.settings = settings } }
 
