@@ -10,6 +10,8 @@ package final class House: Sendable {
   package let log: Log
   /// The places for sessions.
   package let admission: Admission
+  /// What is counted.
+  package let meters = Meters()
   let resolver: Resolver
   let addressNames: AddressNames
   private let loops = Mutex<[EventLoop]>([])

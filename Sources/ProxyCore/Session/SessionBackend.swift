@@ -73,7 +73,10 @@ extension Session {
     }
     switch backend.transport.read(into: &loop.scratch) {
     case .bytes(let count):
-      if backend.stage == .connecting { backend.stage = .dialogue }
+      if backend.stage == .connecting {
+        backend.stage = .dialogue
+        meterPart(.connect, backend.login, on: loop)
+      }
       return hear(backend, count, on: loop)
     case .blocked: return .rest(.backend(backend))
     case .closed: return isBroken(backend, LoginFailure(.backendClosed, backend.doing), on: loop)
@@ -174,6 +177,7 @@ extension Session {
       let known = refusal ?? (failure.reason == .backendCertificate ? .misconfigured : .unavailable)
       return refuse(backend.login, known, failure, on: loop)
     }
+    meterAttempt(failure)
     return connect(backend.login, backend.route, backend.others, deadline: backend.deadline, failure, on: loop)
   }
 
@@ -188,6 +192,7 @@ extension Session {
       Syscall.peerAddress(backend.transport.descriptor) != nil
     {
       backend.stage = .dialogue
+      meterPart(.connect, backend.login, on: loop)
       return .rest(.backend(backend))
     }
     let isConnecting = backend.stage == .connecting
@@ -297,6 +302,7 @@ extension Session {
     record.isLoggedIn = true
     record.loginTook = loop.now - record.began
     logAcceptance(on: loop)
+    meterAcceptance(login, on: loop)
     if backend.dialogue.isDistrusted {
       loop.house.tellDistrust(backend.route.backend.name, record.listener.mailProtocol)
     }
