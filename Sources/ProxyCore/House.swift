@@ -13,6 +13,8 @@ package final class House: Sendable {
   /// The backends together.
   package let fleet: Fleet
   let census = Census()
+  /// What is counted.
+  package let meters = Meters()
   let resolver: Resolver
   let addressNames: AddressNames
   private let loops = Mutex<[EventLoop]>([])

@@ -91,15 +91,6 @@ struct Choice: Sendable {
     return isLess(second, first) ? second : first
   }
 
-  /// The share of the members' weight that is that member's, as a fraction of 1.
-  func fraction(_ index: Int) -> Double {
-    var total = 0
-    for index in candidates.indices where candidates[index].takes && candidates[index].isBackup == usesBackups {
-      total += effective(index)
-    }
-    return total == 0 ? 0 : Double(effective(index)) / Double(total)
-  }
-
   private func draw(except taken: Int?, _ dice: (Int) -> Int) -> Int? {
     var total = 0
     for index in candidates.indices where index != taken && isOpen(index) { total += effective(index) }

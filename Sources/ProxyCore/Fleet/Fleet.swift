@@ -121,8 +121,8 @@ package final class Fleet: Sendable {
     }
     let addresses = Dictionary(
       uniqueKeysWithValues: settings.members.map { ($0.backend, FleetPlan.address($0.backend, plan.backends)) })
-    do throws(RingFailure) { return try PoolPlan(settings, members, addresses: addresses) } catch {
-      log.logger.error("a pool's ring can't be made, the old one stays", metadata: ["reason": "\(error.reason)"])
+    do throws(Ring.Failure) { return try PoolPlan(settings, members, addresses: addresses) } catch {
+      log.logger.error("a pool's ring can't be made, the old one stays", metadata: ["reason": "\(error)"])
       return nil
     }
   }

@@ -18,26 +18,20 @@ package struct FleetPlan: Sendable {
         errors.append(SettingsError(key: "\(key).members", problem: "no backend is named \"\(member.backend)\""))
       }
       guard case .affinity(let affinity) = pool.balance else { continue }
-      for member in pool.members where affinity.ring == .director {
-        guard case .name? = settings.backends[member.backend]?.host else { continue }
-        errors.append(
-          SettingsError(
-            key: "\(key).ring",
-            problem: "a director's ring is made of addresses, and the backend \"\(member.backend)\" has a name"))
-      }
       if affinity.kind == .table, settings.stateFile == nil {
         errors.append(
           SettingsError(key: "\(key).affinity", problem: "a table is kept in a file, and the key state-file is missing")
         )
       }
-      do throws(RingFailure) {
+      do throws(Ring.Failure) {
         _ = try Ring(
           form: affinity.ring,
-          members: pool.members.map {
+          members: pool.members.enumerated().map { index, member in
             RingMember(
-              name: $0.backend, address: FleetPlan.address($0.backend, settings.backends), weight: $0.weight)
+              name: member.backend, address: FleetPlan.address(member.backend, settings.backends),
+              weight: member.weight, index: index)
           })
-      } catch { errors.append(SettingsError(key: "\(key).ring", problem: error.reason)) }
+      } catch { errors.append(SettingsError(key: "\(key).ring", problem: "\(error)")) }
     }
     guard errors.isEmpty else { throw SettingsErrors(errors) }
     pools = settings.pools

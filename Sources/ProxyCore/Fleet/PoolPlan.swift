@@ -22,7 +22,7 @@ final class PoolPlan: Sendable {
   private let indices: [String: Int]
 
   /// The members' addresses are those of the configuration, as the director's ring has them.
-  init(_ settings: PoolSettings, _ members: [Member], addresses: [String: String]) throws(RingFailure) {
+  init(_ settings: PoolSettings, _ members: [Member], addresses: [String: String]) throws(Ring.Failure) {
     self.settings = settings
     self.members = members
     indices = Dictionary(members.enumerated().map { ($1.name, $0) }, uniquingKeysWith: { first, _ in first })
@@ -30,8 +30,9 @@ final class PoolPlan: Sendable {
     case .affinity(let affinity):
       ring = try Ring(
         form: affinity.ring,
-        members: members.map {
-          RingMember(name: $0.name, address: addresses[$0.name] ?? $0.name, weight: $0.weight)
+        members: members.enumerated().map { index, member in
+          RingMember(
+            name: member.name, address: addresses[member.name] ?? member.name, weight: member.weight, index: index)
         })
     case .leastSessions, .roundRobin, .randomTwo: ring = nil
     }
@@ -73,9 +74,7 @@ final class PoolPlan: Sendable {
     let draw = PoolPlan.draw(user)
     func accepts(_ index: Int) -> Bool { choice.isOpen(index) && draw < choice.candidates[index].share }
     let bounded = affinity.loadBound.flatMap { bound in
-      ring.member(
-        for: user, where: accepts, load: { choice.candidates[$0].sessions }, fraction: { choice.fraction($0) },
-        bound: bound)
+      ring.member(for: user, where: accepts, load: { choice.candidates[$0].sessions }, bound: bound)
     }
     // The last ones that are open take everybody, whatever their share.
     return bounded ?? ring.member(for: user, where: accepts) ?? ring.member(for: user) { choice.isOpen($0) }

@@ -287,6 +287,8 @@ package actor EventLoop {
     let token = sessions.reserve()
     let session = Session(token, Transport(descriptor), record, login)
     sessions.fill(token, session)
+    listener.meter.accepted.add()
+    listener.meter.present.add()
     session.begin(on: self)
   }
 

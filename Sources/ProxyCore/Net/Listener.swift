@@ -9,6 +9,8 @@ package final class ListeningSocket: Sendable {
   package let wanted: SocketAddress
   /// The address in use.
   package let address: SocketAddress
+  /// What is counted there.
+  let meter = ListenerMeter()
 
   /// As many as the kernel allows wait to be accepted; it cuts this to net.core.somaxconn.
   private static let backlog: Int32 = 4_096
@@ -43,9 +45,13 @@ package final class Listener: Sendable {
   let context: TLSContext?
   /// Whose name a client's certificate gives.
   let certificateName: CertificateName
+  let meter: ListenerMeter
 
   /// The certificate is needed unless TLS is off.
-  package init(_ listener: ListenerSettings, _ settings: Settings, at address: SocketAddress, _ context: TLSContext?) {
+  package init(
+    _ listener: ListenerSettings, _ settings: Settings, at address: SocketAddress, _ context: TLSContext?,
+    _ meter: ListenerMeter = ListenerMeter()
+  ) {
     precondition(listener.tls == .off || context != nil, "a listener with TLS and no certificate")
     mailProtocol = listener.mailProtocol
     terms = ClientTerms(
@@ -55,6 +61,7 @@ package final class Listener: Sendable {
     self.address = address
     self.context = context
     certificateName = settings.certificateName
+    self.meter = meter
   }
 }
 
@@ -70,7 +77,7 @@ package struct BoundListener: Sendable {
     _ socket: ListeningSocket, _ listener: ListenerSettings, _ settings: Settings, _ context: TLSContext?
   ) {
     self.socket = socket
-    self.listener = Listener(listener, settings, at: socket.address, context)
+    self.listener = Listener(listener, settings, at: socket.address, context, socket.meter)
   }
 }
 

@@ -76,6 +76,7 @@ final class Session {
     case .header: break
     case .handshake:
       guard let tls = record.listener.context, client.upgrade(tls) else { return SessionEnd(.outOfMemory) }
+      meterStart(login, on: loop)
     case .commands:
       loop.reply.removeAll(keepingCapacity: true)
       login.dialogue.greet(&loop.reply)
@@ -233,9 +234,10 @@ final class Session {
   func finish(_ end: SessionEnd, on loop: isolated EventLoop) { finish(end, doing: phase.doing, on: loop) }
 
   private func finish(_ end: SessionEnd, doing: String, on loop: isolated EventLoop) {
-    if case .relay(let relay) = exchange(&phase, with: .ended) { count(relay) }
+    if case .relay(let relay) = exchange(&phase, with: .ended) { meterBytes(relay, on: loop) }
     // The backend's connection is closed by now: the user may be placed elsewhere.
     releaseAll(on: loop)
+    meterEnd(end, doing: doing, on: loop)
     logEnd(end, doing: doing, on: loop)
     loop.leave(token)
   }
@@ -294,6 +296,7 @@ final class Session {
         wanted.writes = !backend.login.output.isEmpty
       }
     case .relay(let relay):
+      meterBytes(relay, on: loop)
       wanted = relay.clientInterest
       backendWanted = relay.backendInterest
       let patience = loop.now + (relay.isHalfClosed ? timeouts.halfClosed : timeouts.idle)
@@ -368,7 +371,7 @@ final class Session {
       switch Relay.move(&relay.up, from: &client, to: &relay.backend, &loop.scratch) {
       case .idle: break
       case .more: loop.again(token)
-      case .sourceFailed(let failure): return end(relay, SessionEnd(client: failure))
+      case .sourceFailed(let failure): return end(relay, SessionEnd(client: failure), on: loop)
       // What the backend said before it went is still the client's.
       case .sinkFailed: relay.up.stop()
       }
@@ -377,23 +380,18 @@ final class Session {
       switch Relay.move(&relay.down, from: &relay.backend, to: &client, &loop.scratch) {
       case .idle: break
       case .more: loop.again(token)
-      case .sourceFailed(let failure): return end(relay, SessionEnd(backend: failure))
-      case .sinkFailed(let failure): return end(relay, SessionEnd(client: failure))
+      case .sourceFailed(let failure): return end(relay, SessionEnd(backend: failure), on: loop)
+      case .sinkFailed(let failure): return end(relay, SessionEnd(client: failure), on: loop)
       }
     }
     relay.noteEnds()
     guard let end = relay.end else { return .rest(.relay(relay)) }
-    return self.end(relay, end)
+    return self.end(relay, end, on: loop)
   }
 
-  private func end(_ relay: consuming Relay, _ end: SessionEnd) -> Next {
-    count(relay)
+  private func end(_ relay: consuming Relay, _ end: SessionEnd, on loop: isolated EventLoop) -> Next {
+    meterBytes(relay, on: loop)
     client.shutdownWrite()
     return .end(end)
-  }
-
-  private func count(_ relay: borrowing Relay) {
-    record.fromClient = relay.up.count
-    record.toClient = relay.down.count
   }
 }

@@ -73,7 +73,10 @@ extension Session {
     }
     switch backend.transport.read(into: &loop.scratch) {
     case .bytes(let count):
-      if backend.stage == .connecting { backend.stage = .dialogue }
+      if backend.stage == .connecting {
+        backend.stage = .dialogue
+        meterPart(.connect, backend.login, on: loop)
+      }
       return hear(backend, count, on: loop)
     case .blocked: return .rest(.backend(backend))
     case .closed: return isBroken(backend, LoginFailure(.backendClosed, backend.doing), on: loop)
@@ -175,6 +178,7 @@ extension Session {
       return failed(
         backend.login, backend.route, known, failure, isCommitted: backend.isCommitted, on: loop)
     }
+    meterAttempt(failure)
     return connect(backend.login, backend.route, backend.others, deadline: backend.deadline, failure, on: loop)
   }
 
@@ -189,6 +193,7 @@ extension Session {
       Syscall.peerAddress(backend.transport.descriptor) != nil
     {
       backend.stage = .dialogue
+      meterPart(.connect, backend.login, on: loop)
       return .rest(.backend(backend))
     }
     let isConnecting = backend.stage == .connecting
@@ -299,6 +304,7 @@ extension Session {
     learn(.loginAnswered, on: loop)
     record.loginTook = loop.now - record.began
     logAcceptance(on: loop)
+    meterAcceptance(login, on: loop)
     if backend.dialogue.isDistrusted {
       loop.house.tellDistrust(backend.route.backend.name, record.listener.mailProtocol)
     }

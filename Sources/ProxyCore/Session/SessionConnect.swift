@@ -10,7 +10,9 @@ struct Connecting: ~Copyable {
   var others: ArraySlice<SocketAddress>
   var attempts: [ConnectAttempt] = []
   /// What became of the last attempt that failed.
-  var failure: LoginFailure
+  private(set) var failure: LoginFailure
+  /// Whether that was one of these attempts', which is counted once another is.
+  private var hasFailed = false
   /// When the next address is tried beside the attempts under way.
   var nextAttempt = UInt64.max
   /// When the backend must have answered.
@@ -29,6 +31,16 @@ struct Connecting: ~Copyable {
     self.deadline = deadline
     self.failure = failure
   }
+
+  /// An attempt has failed.
+  mutating func fail(_ failure: LoginFailure, _ meter: BackendMeter?) {
+    countFailure(meter)
+    self.failure = failure
+    hasFailed = true
+  }
+
+  /// Counts the last failure, unless it is what the login fails for: that is counted as such.
+  func countFailure(_ meter: BackendMeter?) { if hasFailed { meter?.failures.add(failure.reason) } }
 
   /// When it has to be looked at again.
   var wakes: UInt64 {
@@ -130,9 +142,10 @@ extension Session {
     for attempt in connecting.attempts {
       switch attempt.standing {
       case .connected: return isConnected(connecting, attempt, on: loop)
-      case .failed(let error): connecting.failure = LoginFailure(.backendUnreachable, "\(attempt.address): \(error)")
+      case .failed(let error):
+        connecting.fail(LoginFailure(.backendUnreachable, "\(attempt.address): \(error)"), record.meter)
       case .pending where loop.now >= attempt.deadline:
-        connecting.failure = LoginFailure(.connectTimeout, "\(attempt.address)")
+        connecting.fail(LoginFailure(.connectTimeout, "\(attempt.address)"), record.meter)
       case .pending: pending.append(attempt)
       }
     }
@@ -147,16 +160,17 @@ extension Session {
       switch begin(address, on: loop) {
       case .failure(let failure) where failure.reason == .noSocket:
         return refuse(connecting.login, .unavailable, failure, on: loop)
-      case .failure(let failure): connecting.failure = failure
+      case .failure(let failure): connecting.fail(failure, record.meter)
       case .success(let attempt):
         // A server that speaks first will tell that the connection stands by its greeting: no event is needed before.
         if connecting.attempts.isEmpty, connecting.others.isEmpty, !speaksFirst(connecting.route) {
+          connecting.countFailure(record.meter)
           return talk(connecting.login, connecting.route, attempt, .connecting, connecting.deadline, [], on: loop)
         }
         switch attempt.standing {
         case .connected: return isConnected(connecting, attempt, on: loop)
         case .failed(let error):
-          connecting.failure = LoginFailure(.backendUnreachable, "\(address): \(error)")
+          connecting.fail(LoginFailure(.backendUnreachable, "\(address): \(error)"), record.meter)
           continue
         case .pending: break
         }
@@ -196,6 +210,8 @@ extension Session {
     _ connecting: borrowing Connecting, _ attempt: ConnectAttempt, on loop: isolated EventLoop
   ) -> Next {
     record.backendAddress = attempt.address
+    meterPart(.connect, connecting.login, on: loop)
+    connecting.countFailure(record.meter)
     var addresses = connecting.others
     for other in connecting.attempts where other !== attempt { addresses.append(other.address) }
     // Watched it is already, unless it stood at once.

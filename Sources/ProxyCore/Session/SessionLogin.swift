@@ -26,6 +26,7 @@ extension Session {
       }
       guard let tls = record.listener.context, client.upgrade(tls) else { return .end(SessionEnd(.outOfMemory)) }
       login.stage = .handshake
+      meterStart(login, on: loop)
       return .go(.client(login))
     }
   }
@@ -39,6 +40,7 @@ extension Session {
       login.dialogue.secured(client.certificate, &loop.reply)
       login.output.append(loop.reply.span)
       login.stage = .commands
+      meterHandshake(login, on: loop)
       return .go(.client(login))
     case .blocked(let why):
       login.handshakeWrites = why == .writable
@@ -265,6 +267,7 @@ extension Session {
 
   private func note(_ failure: LoginFailure, _ refusal: LoginRefusal, on loop: isolated EventLoop) {
     record.lastFailure = failure.reason
+    meterFailure(failure, on: loop)
     logFailure(failure, refusal, on: loop)
   }
 }

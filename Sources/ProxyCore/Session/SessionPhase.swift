@@ -153,6 +153,7 @@ final class PreLogin {
   var addressName: [UInt8]?
   /// Referrals followed since the login was asked for.
   var referrals = 0
+  var clock = LoginClock()
   /// When the whole login must be over, in the loop's nanoseconds.
   let deadline: UInt64
 

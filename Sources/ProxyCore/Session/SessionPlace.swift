@@ -100,6 +100,7 @@ extension Session {
   }
 
   func resolve(_ login: PreLogin, _ route: PlacedRoute, on loop: isolated EventLoop) -> Next {
+    meterBackend(route.backend, on: loop)
     switch route.backend.host {
     case .address(let address): return connect(login, route, .addresses([address]), on: loop)
     case .name(let name):
@@ -130,6 +131,7 @@ extension Session {
     let goesOn = pool.relocate(&claim)
     lease = .pool(pool, claim)
     guard goesOn else { return refuse(login, refusal, failure, on: loop) }
+    meterNextMember(failure)
     loop.house.log.line(.info, "next-member") { line in
       record.addIdentity(to: &line)
       line.add("login", record.login)

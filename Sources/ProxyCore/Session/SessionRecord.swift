@@ -33,6 +33,10 @@ struct SessionRecord {
   /// Bytes of the relay, as the client sent and received them; TLS is not counted.
   var fromClient: UInt64 = 0
   var toClient: UInt64 = 0
+  /// When the relay last carried any, in the loop's nanoseconds.
+  var lastByte: UInt64 = 0
+  /// What is counted of the backend the login was sent to; nil if it was not, or that is over.
+  var meter: BackendMeter?
   /// What Perdition's lines are made of; nil where they are not logged.
   var trail: PerditionTrail?
 

@@ -13,6 +13,7 @@ extension Session {
     record.login = login.draft.user
     record.authenticator = login.draft.authorizationIdentity.isEmpty ? [] : login.draft.name
     record.attempts += 1
+    meterQuestion(login, on: loop)
     record.backend = nil
     record.backendAddress = nil
     record.backendTLS = nil
@@ -80,7 +81,9 @@ extension Session {
     switch step {
     case .waiting(let until): return .rest(.waiting(login, .source(search, until: until)))
     case .again(let time): return .rest(.waiting(login, .pause(search, until: time)))
-    case .done(let outcome): return follow(login, outcome, on: loop)
+    case .done(let outcome):
+      meterPart(.lookup, login, on: loop)
+      return follow(login, outcome, on: loop)
     }
   }
 
