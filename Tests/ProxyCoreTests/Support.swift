@@ -197,7 +197,7 @@ final class LoopStage {
 
   init(
     _ settings: Settings, resolver: Resolver = Resolver(), addressNames: AddressNames = AddressNames(),
-    routes: RoutePlan? = nil
+    routes: RoutePlan? = nil, sessions: Int = 100
   ) throws {
     folder = try Folder()
     logFile = folder.file("log")
@@ -211,7 +211,7 @@ final class LoopStage {
     }
     tls = try TLSBook(all, predecessor: nil)
     let log = try Log(settings.log)
-    house = House(log: log, admission: Admission(most: 100), resolver: resolver, addressNames: addressNames)
+    house = House(log: log, admission: Admission(most: sessions), resolver: resolver, addressNames: addressNames)
     let plan = LoopPlan(listeners: [], routes: try routes ?? RoutePlan(settings), settings: settings)
     loop = try EventLoop(index: 0, house: house, plan: plan, clock: .played(clock))
     house.set([loop])
