@@ -12,6 +12,8 @@ package final class House: Sendable {
   package let admission: Admission
   /// What is counted.
   package let meters = Meters()
+  /// Who looks at logins.
+  package let traces = Traces()
   let resolver: Resolver
   let addressNames: AddressNames
   private let loops = Mutex<[EventLoop]>([])

@@ -222,6 +222,7 @@ final class Session {
   private func finish(_ end: SessionEnd, doing: String, on loop: isolated EventLoop) {
     if case .relay(let relay) = exchange(&phase, with: .ended) { meterBytes(relay, on: loop) }
     meterEnd(end, doing: doing, on: loop)
+    traceEnd(end, doing: doing)
     logEnd(end, doing: doing, on: loop)
     loop.leave(token)
   }
