@@ -239,6 +239,7 @@ final class Session {
     // The backend's connection is closed by now: the user may be placed elsewhere.
     releaseAll(on: loop)
     meterEnd(end, doing: doing, on: loop)
+    traceEnd(end, doing: doing)
     logEnd(end, doing: doing, on: loop)
     loop.leave(token)
   }

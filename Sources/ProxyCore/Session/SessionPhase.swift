@@ -24,7 +24,7 @@ enum SessionPhase: ~Copyable {
     case .connecting: "connecting to the backend"
     case .backend(let login): login.doing
     case .relay: "relaying"
-    case .closing: "saying goodbye"
+    case .closing: Closing.doing
     case .ended: "nothing"
     }
   }
@@ -216,6 +216,7 @@ struct Closing: ~Copyable {
     deadline = holds
   }
 
+  static let doing = "saying goodbye"
   /// How long a client may take to read the last words.
   private static let patience = Timeouts.seconds(5)
   /// What a client may still send meanwhile.

@@ -55,6 +55,7 @@ extension Session {
         let reason = "\(member.name) is gone from the configuration"
         return refuse(login, .unavailable, LoginFailure(.noMember, reason), on: loop)
       }
+      trace(.place, "\(member.name) of \(pool.name)\(claim.user.isEmpty ? "" : ", as \(claim.user)")")
       return begin(login, PlacedRoute(backend: backend, route: route), on: loop)
     case .waits:
       guard loop.now < until else {
@@ -139,6 +140,7 @@ extension Session {
       line.add("failure", failure.reason.rawValue)
       if let detail = failure.detail { line.add("detail", detail) }
     }
+    trace(.place, "another member is tried: \(failure.reason.rawValue)")
     forgetBackend()
     record.backendAddress = nil
     record.backendTLS = nil
