@@ -61,8 +61,15 @@ package final class BackendStanding: Sendable {
   /// and what is learned next of a login is taken for its outcome.
   func mayTry(at now: UInt64) -> Bool { state.withLock { $0.health.mayTry(at: now) } }
 
-  /// A new configuration.
-  func adopt(_ settings: HealthSettings) { state.withLock { $0.health.settings = settings } }
+  /// A new configuration. What an agent told that is asked no more is forgotten.
+  func adopt(_ settings: HealthSettings) {
+    state.withLock { state in
+      state.health.settings = settings
+      guard settings.agent == nil else { return }
+      state.agent = .ready
+      state.agentShare = 100
+    }
+  }
 
   /// How it stands now.
   func snapshot(at now: UInt64) -> Snapshot {
