@@ -60,6 +60,7 @@ package final class Proxy: Sendable {
   /// Begins to accept.
   package func start() {
     for loop in loops { loop.start() }
+    house.fleet.probe(house.resolver)
     let files = state.withLock { $0.current.files }
     let watch = CertificateWatch(files) { @Sendable [weak self] in self?.reloadCertificates() }
     self.watch.withLock { $0 = watch }
@@ -154,6 +155,7 @@ package final class Proxy: Sendable {
   /// or end now.
   package func stop(now: Bool) {
     let grace = changing.withLock { _ in closeDoors(now: now) }
+    house.fleet.endProbes()
     for loop in loops { loop.post { $0.retire() } }
     let deadline = DispatchTime.now() + .nanoseconds(Int(clamping: grace))
     DispatchQueue.global().asyncAfter(deadline: deadline) { @Sendable in
