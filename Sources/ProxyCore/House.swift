@@ -10,6 +10,9 @@ package final class House: Sendable {
   package let log: Log
   /// The places for sessions.
   package let admission: Admission
+  /// The backends together.
+  package let fleet: Fleet
+  let census = Census()
   /// What is counted.
   package let meters = Meters()
   /// Who looks at logins.
@@ -30,11 +33,19 @@ package final class House: Sendable {
   private static let lackPause = Timeouts.seconds(60)
 
   /// A house of its parts.
-  package init(log: Log, admission: Admission, resolver: Resolver, addressNames: AddressNames = AddressNames()) {
+  package init(
+    log: Log, admission: Admission, resolver: Resolver, addressNames: AddressNames = AddressNames(),
+    clock: Clock = .monotonic
+  ) {
     self.log = log
     self.addressNames = addressNames
     self.admission = admission
     self.resolver = resolver
+    fleet = Fleet(log: log, clock: clock)
+    fleet.attach(
+      Fleet.Callbacks(
+        kick: { [weak self] in self?.kick($0, $1) }, wake: { [weak self] in $0.forEach { self?.wake($0) } },
+        sessions: { [weak self] in self?.sessions(at: $0, then: $1) }))
   }
 
   /// Sets the loops there are; once, before they start.
@@ -49,6 +60,34 @@ package final class House: Sendable {
     for (index, handles) in Dictionary(grouping: handles, by: \.loop) where index < loops.count {
       loops[index].post { loop in
         for handle in handles { loop.kick(handle.token, reason) }
+      }
+    }
+  }
+
+  /// Gives the sessions at a backend, with their users, to `then`, on some thread: those of all loops.
+  private func sessions(at backend: String, then: @escaping @Sendable ([Evictions.Guest]) -> Void) {
+    let loops = loops.withLock { $0 }
+    guard !loops.isEmpty else { return then([]) }
+    let gathering = Gathering(loops.count)
+    for loop in loops {
+      loop.post { loop in
+        if let all = gathering.add(loop.guests(at: backend)) { then(all) }
+      }
+    }
+  }
+
+  /// What the loops answer, until the last has.
+  private final class Gathering: Sendable {
+    private let state: Mutex<(missing: Int, guests: [Evictions.Guest])>
+
+    init(_ loops: Int) { state = Mutex((loops, [])) }
+
+    /// All there is, once it is complete.
+    func add(_ guests: [Evictions.Guest]) -> [Evictions.Guest]? {
+      state.withLock { state in
+        state.missing -= 1
+        state.guests += guests
+        return state.missing == 0 ? state.guests : nil
       }
     }
   }

@@ -30,6 +30,7 @@ package final class Proxy: Sendable {
     let tls: TLSBook
     /// How the files that TLS is made of stood before they were read.
     let files: CertificateWatch.Snapshot
+    let fleet: FleetPlan
     let warnings: [SettingsError]
   }
 
@@ -48,6 +49,7 @@ package final class Proxy: Sendable {
     self.loops = loops
     house.set(loops)
     state = Mutex(State(current: prepared))
+    house.fleet.adopt(prepared.fleet)
     tell(prepared.warnings)
     house.notifyWhenEmpty { [weak self] index in self?.loopIsEmpty(index) }
   }
@@ -91,6 +93,8 @@ package final class Proxy: Sendable {
 
   private func adopt(_ prepared: Prepared) {
     state.withLock { $0.current = prepared }
+    // Before the loops: a route of theirs may name a new pool.
+    house.fleet.adopt(prepared.fleet)
     for loop in loops { loop.post { $0.adopt(prepared.plan) } }
   }
 
@@ -120,7 +124,7 @@ package final class Proxy: Sendable {
         Prepared(
           settings: current.settings, wanted: current.wanted,
           plan: LoopPlan(listeners: listeners, routes: routes, settings: current.settings), tls: tls,
-          files: current.files, warnings: []))
+          files: current.files, fleet: current.fleet, warnings: []))
       if errors.isEmpty {
         tell(tls.warnings)
         house.log.logger.notice("certificates reloaded")
@@ -132,7 +136,11 @@ package final class Proxy: Sendable {
   package static func check(_ settings: Settings) throws(SettingsErrors) -> [SettingsError] {
     var errors: [SettingsError] = []
     var warnings: [SettingsError] = []
-    do throws(SettingsErrors) { warnings += try RoutePlan(settings).warnings } catch { errors += error.errors }
+    do throws(SettingsErrors) {
+      let routes = try RoutePlan(settings)
+      warnings += routes.warnings
+      _ = try FleetPlan(settings, routes.backends)
+    } catch { errors += error.errors }
     do throws(SettingsErrors) { warnings += try TLSBook(settings, predecessor: nil).warnings } catch {
       errors += error.errors
     }
@@ -160,7 +168,7 @@ package final class Proxy: Sendable {
       let current = state.current
       state.current = Prepared(
         settings: current.settings, wanted: [], plan: current.plan.withoutListeners, tls: current.tls,
-        files: current.files, warnings: [])
+        files: current.files, fleet: current.fleet, warnings: [])
       return now ? 0 : state.current.settings.timeouts.shutdown
     }
   }
@@ -188,17 +196,22 @@ package final class Proxy: Sendable {
     let files = CertificateWatch.Snapshot(settings.tlsFiles)
     var errors: [SettingsError] = []
     var routes: RoutePlan?
-    do throws(SettingsErrors) { routes = try RoutePlan(settings) } catch { errors += error.errors }
+    var fleet: FleetPlan?
+    do throws(SettingsErrors) {
+      let opened = try RoutePlan(settings)
+      routes = opened
+      fleet = try FleetPlan(settings, opened.backends)
+    } catch { errors += error.errors }
     var tls: TLSBook?
     do throws(SettingsErrors) { tls = try TLSBook(settings, predecessor: predecessor?.tls) } catch {
       errors += error.errors
     }
     // Sockets come last: a port is not taken for settings that can't be used.
-    guard errors.isEmpty, let routes, let tls else { throw SettingsErrors(errors) }
+    guard errors.isEmpty, let routes, let fleet, let tls else { throw SettingsErrors(errors) }
     let bound = try listen(settings, tls, predecessor)
     let plan = LoopPlan(listeners: bound.listeners, routes: routes, settings: settings)
     return Prepared(
-      settings: settings, wanted: bound.wanted, plan: plan, tls: tls, files: files,
+      settings: settings, wanted: bound.wanted, plan: plan, tls: tls, files: files, fleet: fleet,
       warnings: routes.warnings + tls.warnings + bound.warnings)
   }
 

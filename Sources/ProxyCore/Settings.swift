@@ -14,6 +14,12 @@ package struct Settings: Equatable, Sendable {
   package var routes: [RouteSettings]
   /// The servers routes may name.
   package var backends: [String: BackendSettings]
+  /// The pools routes may name.
+  package var pools: [String: PoolSettings] = [:]
+  /// The file of what is remembered over a restart; nil for nothing.
+  package var stateFile: String?
+  /// How many sessions users and addresses may have.
+  package var sessionLimits = SessionLimits()
   /// How servers are spoken to that a map names by their address.
   package var unnamedBackends: BackendManner
   /// Whose ID and XCLIENT tell who the client is.

@@ -1,6 +1,6 @@
 /// A libFuzzer target for each dialogue, chosen by the environment's PROXYD_FUZZ: imap-client, imap-backend, pop3-client,
-/// pop3-backend, managesieve-client, managesieve-backend; and proxy-header. Compiled as a module beside
-/// Protocols (see `run`).
+/// pop3-backend, managesieve-client, managesieve-backend, and imap-probe and its like; and proxy-header. Compiled as a
+/// module beside Protocols (see `run`).
 ///
 /// The bytes are played whole and cut in two; nothing may trap, whatever is said must stay within bounds and within its
 /// lines, nothing of the login may be said before TLS where that is demanded, and the cut must make no difference. The
@@ -24,6 +24,8 @@ public func fuzz(_ start: UnsafePointer<UInt8>, _ count: Int) -> CInt {
     expect(playClient(mailProtocol, choices, [bytes]) == playClient(mailProtocol, choices, pieces), "the cut shows")
   case .backend(let mailProtocol):
     expect(playBackend(mailProtocol, choices, [bytes]) == playBackend(mailProtocol, choices, pieces), "the cut shows")
+  case .probe(let mailProtocol):
+    expect(playProbe(mailProtocol, choices, [bytes]) == playProbe(mailProtocol, choices, pieces), "the cut shows")
   case .proxyHeader: readHeader(bytes, cut)
   }
   return 0
@@ -32,6 +34,7 @@ public func fuzz(_ start: UnsafePointer<UInt8>, _ count: Int) -> CInt {
 private enum Target {
   case client(MailProtocol)
   case backend(MailProtocol)
+  case probe(MailProtocol)
   case proxyHeader
 }
 
@@ -42,7 +45,11 @@ private let target: Target = {
   guard words.count == 2, let mailProtocol = MailProtocol(rawValue: String(words[0])) else {
     fatalError("PROXYD_FUZZ names no target")
   }
-  return words[1] == "client" ? .client(mailProtocol) : .backend(mailProtocol)
+  switch words[1] {
+  case "client": return .client(mailProtocol)
+  case "probe": return .probe(mailProtocol)
+  default: return .backend(mailProtocol)
+  }
 }()
 
 /// What the input decides besides the bytes.
@@ -217,6 +224,56 @@ private func playBackend(_ mailProtocol: MailProtocol, _ choices: Choices, _ pie
         return played
       }
       expect(played.said.count - before < 4_000, "a command without bound")
+      expect(isLines(played.said[before...]), "a command that is no line")
+      if step.action == .read { break }
+    }
+  }
+  return played
+}
+
+// MARK: Probes
+
+private func playProbe(_ mailProtocol: MailProtocol, _ choices: Choices, _ pieces: [[UInt8]]) -> Played {
+  var terms = BackendTerms(channel: choices.bit(3) ? .startTLSFirst : .trusted(.encrypted))
+  if choices.bit(4) { terms.pace = .stepwise }
+  var draft = LoginDraft()
+  draft.name = Array((choices.bit(6) ? "grün" : "probe").utf8)
+  draft.password.append(Array("grüße".utf8).span)
+  var dialogue = ProbeDialogue(mailProtocol, terms, choices.bit(5) ? .login : .greeting)
+  var played = Played()
+  var buffer: [UInt8] = []
+  var isInClear = terms.channel == .startTLSFirst
+  for piece in pieces {
+    buffer += piece
+    while !buffer.isEmpty {
+      let before = played.said.count
+      let given = buffer
+      let step = dialogue.receive(given.span, draft, &played.said)
+      expect(step.consumed >= 0 && step.consumed <= given.count, "consumed")
+      buffer.removeFirst(step.consumed)
+      if isInClear {
+        let asked = ["S STARTTLS\r\n", "STLS\r\n", "STARTTLS\r\n"].map { Array($0.utf8) }
+        let said = Array(played.said[before...])
+        expect(said.isEmpty || asked.contains(said), "said in clear")
+      }
+      switch step.action {
+      case .read: expect(step.consumed == 0 && given.count <= Limits.backendLine, "a line without bound")
+      case .proceed: expect(step.consumed > 0, "no progress")
+      case .upgrade:
+        expect(isInClear, "TLS twice")
+        isInClear = false
+        played.act("upgrade")
+        dialogue.secured(draft, &played.said)
+      case .done:
+        expect(!isInClear, "done without TLS")
+        played.act("done")
+        return played
+      case .failed(let fault, let answer):
+        expect(!(answer.code + answer.text).contains { $0.isControl }, "a line end in an answer")
+        played.act("\(fault) \(answer)")
+        return played
+      }
+      expect(played.said.count - before < 200, "a command without bound")
       expect(isLines(played.said[before...]), "a command that is no line")
       if step.action == .read { break }
     }

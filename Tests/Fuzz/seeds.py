@@ -5,7 +5,7 @@ import re
 import sys
 
 source, corpus = map(pathlib.Path, sys.argv[1:3])
-giver = "S" if source.name.endswith("backend") else "C"
+giver = "C" if source.name.endswith("client") else "S"
 ESCAPES = {"r": b"\r", "n": b"\n", "0": b"\0"}
 
 

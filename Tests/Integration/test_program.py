@@ -57,7 +57,7 @@ backends:
         expected = [
             (f"{self.config}:5:13: routes[0].sqlite: ", "file is not a database"),
             (f"{self.dir}/routes.re:2:2: routes[1].regex: ", "not a regular expression: missing closing parenthesis"),
-            (f"{self.config}:7:14: routes[2].default: ", 'no backend is named "c"'),
+            (f"{self.config}:7:14: routes[2].default: ", 'no backend or pool is named "c"'),
             (f"{self.config}:3:36: tls.key: ", "the key can't be used"),
         ]
         self.assertEqual(len(errors), len(expected), done.stderr)

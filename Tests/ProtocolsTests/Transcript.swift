@@ -4,6 +4,7 @@
 /// - `imap client starttls`, then any of `mechanisms=PLAIN,XOAUTH2`, `trusted`, `capabilities=IMAP4rev1_LITERAL-`,
 ///   `command=200` (the bound on a command), `greeting=Own_words`, `login-ok=Own_words`.
 /// - `pop3 backend`, then any of `starttls`, `stepwise`, and the client's facts: `session=abc`, `address=192.0.2.1` …
+/// - `imap probe`, then any of `login`, `starttls`, `stepwise`.
 ///
 /// Then, in order:
 /// - `C: text` and `S: text`: a line of the client's or the server's, with CRLF. One of them is what the dialogue is
@@ -27,6 +28,7 @@ struct Transcript {
   enum Role: Equatable {
     case client(ClientTerms)
     case backend(BackendTerms)
+    case probe(BackendTerms, ProbeDialogue.Depth)
   }
 
   enum Step: Equatable {
@@ -45,6 +47,10 @@ struct Transcript {
     if head[1] == "client" {
       role = .client(try Transcript.clientTerms(mailProtocol, head[2], head[3...]))
       giver = "C"
+    } else if head[1] == "probe" {
+      let isLogin = head.contains("login")
+      role = .probe(try Transcript.backendTerms(head[2...].filter { $0 != "login" }[...]), isLogin ? .login : .greeting)
+      giver = "S"
     } else {
       role = .backend(try Transcript.backendTerms(head[2...]))
       giver = "S"
@@ -110,6 +116,25 @@ struct Transcript {
 
   static func mechanism(_ name: String) -> SASLMechanism? { SASLMechanism(rawValue: name) }
 
+  /// Fills a draft: `draft command|MECHANISM name password [authorization identity]`.
+  static func fill(_ draft: inout LoginDraft, _ text: String) {
+    let words = text.split(separator: " ").map { String($0).replacing("_", with: " ") }
+    guard words.count >= 3 else {
+      Issue.record("not a draft: \(text)")
+      return
+    }
+    if words[1] != "command" {
+      guard let mechanism = Transcript.mechanism(words[1]) else {
+        Issue.record("no mechanism: \(text)")
+        return
+      }
+      draft.method = .sasl(mechanism)
+    }
+    draft.name = Transcript.unescape(words[2])
+    if words.count > 3 { draft.password.append(Transcript.unescape(words[3]).span) }
+    if words.count > 4 { draft.authorizationIdentity = Transcript.unescape(words[4]) }
+  }
+
   static func unescape(_ text: String) -> [UInt8] {
     var out: [UInt8] = []
     var bytes = Array(text.utf8)[...]
@@ -169,6 +194,10 @@ struct Transcript {
       return player.log.lines
     case .backend(let terms):
       var player = BackendPlayer(BackendDialogue(mailProtocol, terms))
+      for run in runs { player.play(cut(run.given), told: run.told) }
+      return player.log.lines
+    case .probe(let terms, let depth):
+      var player = ProbePlayer(ProbeDialogue(mailProtocol, terms, depth))
       for run in runs { player.play(cut(run.given), told: run.told) }
       return player.log.lines
     }
@@ -463,7 +492,7 @@ struct BackendPlayer: ~Copyable {
     let parts = text.split(separator: " ", maxSplits: 1).map(String.init)
     let rest = Transcript.unescape(parts.count > 1 ? parts[1] : "")
     switch parts[0] {
-    case "draft": fill(text)
+    case "draft": Transcript.fill(&draft, text)
     case "message": draft.message.append(rest.span)
     case "identification": draft.identification = rest
     case "secured":
@@ -477,23 +506,5 @@ struct BackendPlayer: ~Copyable {
     default: Issue.record("nothing to tell a backend dialogue: \(text)")
     }
     log.say(&out)
-  }
-
-  private mutating func fill(_ text: String) {
-    let words = text.split(separator: " ").map { String($0).replacing("_", with: " ") }
-    guard words.count >= 3 else {
-      Issue.record("not a draft: \(text)")
-      return
-    }
-    if words[1] != "command" {
-      guard let mechanism = Transcript.mechanism(words[1]) else {
-        Issue.record("no mechanism: \(text)")
-        return
-      }
-      draft.method = .sasl(mechanism)
-    }
-    draft.name = Transcript.unescape(words[2])
-    if words.count > 3 { draft.password.append(Transcript.unescape(words[3]).span) }
-    if words.count > 4 { draft.authorizationIdentity = Transcript.unescape(words[4]) }
   }
 }

@@ -12,7 +12,7 @@ struct TranscriptTests {
     return (files?.compactMap { ($0 as? URL)?.path } ?? []).filter { $0.hasSuffix(".txt") }.sorted()
   }()
 
-  @Test func thereAreTranscripts() { #expect(TranscriptTests.all.count >= 320) }
+  @Test func thereAreTranscripts() { #expect(TranscriptTests.all.count >= 416) }
 
   @Test(arguments: all) func plays(_ path: String) throws {
     let name = path.split(separator: "/").suffix(2).joined(separator: "/")

@@ -11,7 +11,7 @@ import Testing
 /// Every way a login can fail, brought about: what the client is told, and what the log says. A failure of ours or a
 /// backend's is never told as a wrong password.
 struct LoginFailureTests {
-  @Test(arguments: LoginFailure.Reason.allCases.filter { !fleets.contains($0) })
+  @Test(arguments: LoginFailure.Reason.allCases)
   func isProduced(_ reason: LoginFailure.Reason) throws {
     let server = TestServer()
     let (stage, client, answer) = try produce(reason, server)
@@ -77,10 +77,33 @@ struct LoginFailureTests {
     for secret in ["s3cret", "S3CRET", "czNjcmV0", "AGFsaWNlAH"] { #expect(!log.contains(secret)) }
   }
 
-  /// Produced by the fleet's tests.
-  private static let fleets: [LoginFailure.Reason] = [
-    .userLimit, .userAddressLimit, .noMember, .poolFull, .moving, .directoryFailed,
-  ]
+  /// A second login of alice's while the first is there.
+  private func second(_ settings: Settings, _ server: TestServer) throws -> Scene {
+    let stage = try LoopStage(settings)
+    let first = stage.connect()
+    _ = first.hear("ready.\r\n")
+    first.send("a LOGIN alice s3cret\r\n")
+    let backend = server.accept()
+    backend.send("* OK [CAPABILITY IMAP4rev1] ready\r\n")
+    _ = backend.hear("s3cret\"\r\n")
+    backend.send("L OK in\r\n")
+    _ = first.hear("a OK in\r\n")
+    let client = stage.connect()
+    _ = client.hear("ready.\r\n")
+    client.send("a LOGIN ALICE s3cret\r\n")
+    let answer = client.hear("\r\n")
+    // Only the second is looked at; the first stays until the stage goes.
+    kept.add(first, backend)
+    return (stage, client, answer)
+  }
+
+  /// Ends of connections that must outlive the scene.
+  private let kept = Kept()
+
+  private final class Kept: Sendable {
+    nonisolated(unsafe) private var peers: [Peer] = []
+    func add(_ more: Peer...) { peers += more }
+  }
 
   private typealias Scene = (stage: LoopStage, client: any Speaker, answer: String)
 
@@ -257,8 +280,33 @@ struct LoginFailureTests {
       _ = client.hear("ready.\r\n")
       client.send("a AUTHENTICATE SCRAM-SHA-256 biwsbj1hbGljZSxyPWFiYw==\r\n")
       return (stage, client, client.hear("\r\n"))
-    case .userLimit, .userAddressLimit, .noMember, .poolFull, .moving, .directoryFailed:
-      preconditionFailure("the fleet's tests produce it")
+    case .userLimit, .userAddressLimit:
+      var settings = settings
+      if reason == .userLimit { settings.sessionLimits.user = 1 } else { settings.sessionLimits.userAtAddress = 1 }
+      return try second(settings, server)
+    case .poolFull:
+      var settings = settings.pooled()
+      settings.pools["mail"]?.sessions = 1
+      return try second(settings, server)
+    case .noMember:
+      let stage = try LoopStage(settings.pooled())
+      stage.house.fleet.setAdmin("a", .maintenance)
+      let client = stage.connect()
+      _ = client.hear("ready.\r\n")
+      client.send("a LOGIN alice s3cret\r\n")
+      return (stage, client, client.hear("\r\n"))
+    case .moving, .directoryFailed:
+      let directory = PlayedDirectory()
+      let stage = try LoopStage(settings.pooled(), directory: directory)
+      let client = stage.connect()
+      _ = client.hear("ready.\r\n")
+      if reason == .directoryFailed { directory.set(.failed("it is away")) }
+      client.send("a LOGIN alice s3cret\r\n")
+      if reason == .moving {
+        eventually("the session waits") { stage.doing() == "waiting for a place at a backend" }
+        stage.advance(seconds: 31)
+      }
+      return (stage, client, client.hear("\r\n"))
     case .loop:
       var settings = settings
       settings.trustedProxies = [try #require(Network("0.0.0.0"))]

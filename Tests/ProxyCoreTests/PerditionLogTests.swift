@@ -103,6 +103,9 @@ struct PerditionLineTests {
       (.loop, "Connection Negotiation Failure"), (.backendStartTLS, "TLS not present"),
       (.backendMechanism, "SASL mechanism unavailable"), (.nameRewritten, "SASL mechanism unavailable"),
       (.uncheckable, "SASL mechanism unavailable"), (.noMaster, "SASL mechanism unavailable"),
+      (.userLimit, "Could not determine server"), (.userAddressLimit, "Could not determine server"),
+      (.noMember, "Could not determine server"), (.poolFull, "Could not determine server"),
+      (.moving, "Could not determine server"), (.directoryFailed, "Could not determine server"),
     ]
     #expect(Set(table.map(\.0)) == Set(LoginFailure.Reason.allCases))
     for (reason, words) in table {
@@ -124,7 +127,8 @@ struct PerditionLineTests {
       (.commandTooLong, .readError(ends)), (.anotherProtocol, .readError(ends)), (.loginTimeout, .readTimeout(ends)),
       (.clientTLS, .noTLS), (.proxyHeader, nil), (.untrustedProxy, nil), (.backendClosed, .closingNull(ends)),
       (.backendError, .closingNull(ends)), (.idleTimeout, .closingNull(ends)),
-      (.halfClosedTimeout, .closingNull(ends)),
+      (.halfClosedTimeout, .closingNull(ends)), (.kicked, .closingNull(ends)), (.moved, .closingNull(ends)),
+      (.backendLost, .closingNull(ends)), (.addressLimit, .closingNull(ends)),
     ]
     #expect(Set(table.map(\.0)) == Set(SessionEnd.Reason.allCases))
     for (reason, line) in table { #expect(reason.perditions(ends, .startTLS, isHandshake: false) == line, "\(reason)") }

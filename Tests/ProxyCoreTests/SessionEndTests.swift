@@ -6,7 +6,7 @@ import Testing
 
 /// Every end a session can have, brought about: none is in the table of the manual that nobody has seen.
 struct SessionEndTests {
-  @Test(arguments: SessionEnd.Reason.allCases.filter { ![.moved, .backendLost, .addressLimit].contains($0) })
+  @Test(arguments: SessionEnd.Reason.allCases)
   func isProduced(_ reason: SessionEnd.Reason) throws {
     let line = try produce(reason)
     #expect(line.contains(" end=\(reason.rawValue) "), "\(line)")
@@ -144,7 +144,37 @@ struct SessionEndTests {
       stage.advance(seconds: 31)
       #expect(client.hearsClose())
       return stage.sessionLine()
-    case .moved, .backendLost, .addressLimit: preconditionFailure("the fleet's tests produce it")
+    case .moved:
+      let directory = PlayedDirectory()
+      directory.set(.at("a"))
+      let stage = try LoopStage(Settings.to(server.port).pooled(), directory: directory)
+      let (client, backend) = logIn(stage, server)
+      directory.recall("alice")
+      _ = client.hear("* BYE Disconnected by the server; connect again.\r\n")
+      #expect(client.hearsClose())
+      #expect(backend.hearsClose())
+      return stage.sessionLine()
+    case .backendLost:
+      let stage = try LoopStage(Settings.to(server.port).pooled())
+      let (client, backend) = logIn(stage, server)
+      for _ in 0..<3 { stage.house.fleet.learn("a", .loginFailed("played")) }
+      // Who logs in again is the one for whom the old session ends.
+      let second = stage.connect()
+      second.send("a LOGIN alice secret\r\n")
+      _ = client.hear("* BYE Disconnected by the server; connect again.\r\n")
+      #expect(client.hearsClose())
+      #expect(backend.hearsClose())
+      return stage.sessionLine()
+    case .addressLimit:
+      var settings = Settings.to(server.port)
+      settings.sessionLimits.address = 1
+      let stage = try LoopStage(settings)
+      let first = stage.connect()
+      _ = first.hear("ready.\r\n")
+      let second = stage.connect()
+      _ = second.hear("* BYE [LIMIT] Too many connections.\r\n")
+      #expect(second.hearsClose())
+      return stage.sessionLine()
     case .kicked:
       let (stage, client, backend) = try relay(server)
       stage.kickAll(.kicked)
@@ -196,6 +226,11 @@ struct SessionEndTests {
   /// A session that is logged in: the stage, the client's end, the backend's end.
   private func relay(_ server: TestServer) throws -> (LoopStage, Peer, Peer) {
     let stage = try LoopStage(.to(server.port))
+    let (client, backend) = logIn(stage, server)
+    return (stage, client, backend)
+  }
+
+  private func logIn(_ stage: LoopStage, _ server: TestServer) -> (Peer, Peer) {
     let client = stage.connect()
     client.send("a LOGIN alice secret\r\n")
     let backend = server.accept()
@@ -203,7 +238,7 @@ struct SessionEndTests {
     _ = backend.hear("L LOGIN \"alice\" \"secret\"\r\n")
     backend.send("L OK [CAPABILITY IMAP4rev1 IDLE] Logged in\r\n")
     _ = client.hear("a OK [CAPABILITY IMAP4rev1 IDLE] Logged in\r\n")
-    return (stage, client, backend)
+    return (client, backend)
   }
 }
 

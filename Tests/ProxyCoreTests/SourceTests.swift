@@ -494,7 +494,7 @@ struct RouteSearchTests {
     for _ in 0..<30 {
       var search = table.search(RouteRequest(user: [0x61], mailProtocol: .imap))
       let step = search.advance(now: 0, lookup: 0, password: [UInt8]().span) { _, _ in }
-      if case .done(.found(let route)) = step { counts[route.backend.name, default: 0] += 1 }
+      if case .done(.found(let route)) = step { counts[route.target.name, default: 0] += 1 }
     }
     #expect(counts == ["a": 10, "b": 10, "c": 10])
   }

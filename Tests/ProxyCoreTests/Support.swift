@@ -3,6 +3,7 @@
 
 import Foundation
 import Glibc
+import Synchronization
 import Testing
 
 @testable import Protocols
@@ -197,7 +198,7 @@ final class LoopStage {
 
   init(
     _ settings: Settings, resolver: Resolver = Resolver(), addressNames: AddressNames = AddressNames(),
-    routes: RoutePlan? = nil, sessions: Int = 100
+    routes: RoutePlan? = nil, directory: (any UserDirectory)? = nil, sessions: Int = 100
   ) throws {
     folder = try Folder()
     logFile = folder.file("log")
@@ -211,10 +212,15 @@ final class LoopStage {
     }
     tls = try TLSBook(all, predecessor: nil)
     let log = try Log(settings.log)
-    house = House(log: log, admission: Admission(most: sessions), resolver: resolver, addressNames: addressNames)
-    let plan = LoopPlan(listeners: [], routes: try routes ?? RoutePlan(settings), settings: settings)
+    house = House(
+      log: log, admission: Admission(most: sessions), resolver: resolver, addressNames: addressNames,
+      clock: .played(clock))
+    let routes = try routes ?? RoutePlan(settings)
+    let plan = LoopPlan(listeners: [], routes: routes, settings: settings)
     loop = try EventLoop(index: 0, house: house, plan: plan, clock: .played(clock))
     house.set([loop])
+    if let directory { house.fleet.useForTest(directory) }
+    house.fleet.adopt(try FleetPlan(settings, routes.backends))
     loop.start()
   }
 
@@ -285,6 +291,72 @@ final class LoopStage {
     }
     return line
   }
+}
+
+extension Route {
+  /// The server of a route that is to one.
+  var backend: Backend {
+    switch target {
+    case .backend(let backend): backend
+    case .pool: preconditionFailure("a pool is no backend")
+    }
+  }
+}
+
+extension Settings {
+  /// The same servers as a pool that keeps users where they are.
+  func pooled(_ balance: Balance = .affinity(AffinitySettings())) -> Settings {
+    var settings = self
+    settings.pools = [
+      "mail": PoolSettings(members: backends.keys.sorted().map { MemberSettings($0) }, balance: balance)
+    ]
+    settings.routes = [.fixed(backend: "mail")]
+    for name in backends.keys { settings.backends[name]?.health.isProbed = false }
+    return settings
+  }
+}
+
+/// A directory that answers when and what a test says.
+final class PlayedDirectory: UserDirectory {
+  private let state = Mutex(State())
+
+  private struct State {
+    var answer: PlaceAnswer?
+    var waiting: [(user: String, later: @Sendable (PlaceAnswer) -> Void)] = []
+    var departed: [String] = []
+    var recall: (@Sendable (String) -> Void)?
+  }
+
+  /// What it says from here on; nil for nothing yet.
+  func set(_ answer: PlaceAnswer?) { state.withLock { $0.answer = answer } }
+
+  /// Answers the oldest question.
+  func tell(_ answer: PlaceAnswer) {
+    let later = state.withLock { $0.waiting.isEmpty ? nil : $0.waiting.removeFirst().later }
+    later?(answer)
+  }
+
+  var questions: [String] { state.withLock { $0.waiting.map(\.user) } }
+  /// Who left, with a "!" if a session had been let in.
+  var departed: [String] { state.withLock { $0.departed } }
+  func recall(_ user: String) { state.withLock { $0.recall }?(user) }
+
+  func locate(
+    _ user: String, _ question: PlaceQuestion, later: @escaping @Sendable (PlaceAnswer) -> Void
+  ) -> PlaceAnswer? {
+    state.withLock { state in
+      if state.answer == nil { state.waiting.append((user, later)) }
+      return state.answer
+    }
+  }
+
+  func depart(_ user: String, wasThere: Bool) { state.withLock { $0.departed.append(user + (wasThere ? "!" : "")) } }
+  func move(_ user: String, to member: String) {}
+  func forget(_ user: String) -> Bool { false }
+  func lookup(_ user: String) -> DirectoryEntry? { nil }
+  func forEach(_ body: ([DirectoryEntry]) -> Bool) {}
+  var count: Int { 0 }
+  func onRecall(_ body: @escaping @Sendable (String) -> Void) { state.withLock { $0.recall = body } }
 }
 
 /// A value from another thread.

@@ -47,7 +47,7 @@ struct HouseTests {
   /// A C library is spoken to in one room.
   @Test(arguments: [
     (#"\berrno\b"#, ["ProxyCore/Net/Syscall.swift"]),
-    (#"\b(SSL|ERR|X509|ASN1)_\w+\("#, ["ProxyCore/TLS/"]),
+    (#"\b(SSL|ERR|X509|ASN1|EVP)_\w+\("#, ["ProxyCore/TLS/"]),
     (#"\bsqlite3?_\w+\("#, ["ProxyCore/Routing/SQLiteDatabase.swift"]),
     (#"\bPQ[a-zA-Z]+\("#, ["ProxyCore/Routing/SQL/PostgreSQLServer.swift", "SQL/PostgreSQLSession.swift"]),
     (#"\bmysql_\w+\("#, ["ProxyCore/Routing/SQL/MySQLSession.swift"]),
@@ -86,7 +86,7 @@ struct HouseTests {
 
   @Test func unsafeCodeIsCounted() throws {
     let count = try HouseTests.sources("Sources").reduce(0) { try $0 + $1.count(#"\bunsafe\b"#) }
-    #expect(count <= 780, "\(count) places are unsafe")
+    #expect(count <= 800, "\(count) places are unsafe")
     // Who holds memory or a C object says why that is sound.
     for source in try HouseTests.sources("Sources") where try source.count(#"\bunsafe\b"#) > 2 {
       #expect(source.text.contains("SAFETY:"), "\(source.path)")

@@ -10,6 +10,8 @@ package struct BackendSettings: Equatable, Sendable {
   package var ports: [MailProtocol: UInt16]
   /// How it is spoken to.
   package var manner: BackendManner
+  /// How its health is watched, where it is a pool's member.
+  package var health = HealthSettings()
 
   /// A backend of its parts.
   package init(host: Host, ports: [MailProtocol: UInt16] = [:], manner: BackendManner = BackendManner()) {

@@ -57,6 +57,10 @@ package final class BackendStanding: Sendable {
     state.withLock { $0.health.learn(evidence, at: now) }
   }
 
+  /// Whether a login may go there now, whatever the operator wants: to one that is lost and not probed, one at a time does,
+  /// and what is learned next of a login is taken for its outcome.
+  func mayTry(at now: UInt64) -> Bool { state.withLock { $0.health.mayTry(at: now) } }
+
   /// A new configuration.
   func adopt(_ settings: HealthSettings) { state.withLock { $0.health.settings = settings } }
 
@@ -66,7 +70,7 @@ package final class BackendStanding: Sendable {
       // The operator's word is the stricter one's partner: the less of the two holds.
       let admin = Snapshot.stricter(state.admin, state.agent)
       return Snapshot(
-        admin: admin, health: state.health.state, upSince: state.health.since, weight: state.weight,
+        admin: admin, health: state.health.state, since: state.health.since, weight: state.weight,
         share: state.agentShare, sessions: present.load(ordering: .relaxed), logins: entering.load(ordering: .relaxed))
     }
   }
@@ -81,7 +85,7 @@ package final class BackendStanding: Sendable {
     /// Its health.
     package let health: HealthState
     /// Since when its health is that, in nanoseconds of the clock.
-    package let upSince: UInt64
+    package let since: UInt64
     /// The weight an operator set.
     package let weight: Int?
     /// The percentage of its weight an agent wants.
@@ -98,6 +102,9 @@ package final class BackendStanding: Sendable {
       case .maintenance, .removed: false
       }
     }
+
+    /// When it came back from being lost; nil if it never was.
+    var recovered: UInt64? { since > 0 && !health.isDown ? since : nil }
 
     /// Whether it takes new users.
     package var takes: Bool { admin == .ready && !health.isDown }

@@ -42,14 +42,89 @@ package enum HealthChange: Equatable, Sendable {
 }
 
 /// A backend's health as a value.
+///
+/// Probes and logins are judged together, its agent for itself: it is up if both say so.
 package struct Health: Equatable, Sendable {
   /// What the operator wants.
   var settings: HealthSettings
   /// How it is.
   private(set) var state = HealthState.up
-  /// Since when, in nanoseconds of the clock.
+  /// Since when it is lost, or not, in nanoseconds of the clock.
   private(set) var since: UInt64 = 0
-  private var failures = 0
+  /// What probes and logins say.
+  private var standing = Standing.up(Doubts())
+  /// Why its agent says that it is down; nil if it does not.
+  private var agentsReason: String?
+  private var lastLoss: Loss?
+
+  private enum Standing: Equatable, Sendable {
+    case up(Doubts)
+    case lost(Recovery)
+  }
+
+  /// What speaks against a backend that is up.
+  private struct Doubts: Equatable, Sendable {
+    /// Nil once a probe or a login found nothing wrong.
+    var reason: String?
+    /// Probes that failed in a row.
+    var probes = 0
+    var failed = Run()
+    var refused = Run()
+  }
+
+  /// Logins in a row.
+  private struct Run: Equatable, Sendable {
+    var count = 0
+    private var last: UInt64 = 0
+
+    /// One more. What is long ago says nothing about today, where logins are rare.
+    mutating func add(at now: UInt64) {
+      count = Health.time(from: last, to: now) < Health.memory ? count + 1 : 1
+      last = now
+    }
+
+    func reaches(_ bound: Int) -> Bool { bound > 0 && count >= bound }
+  }
+
+  /// What speaks for a backend that is lost.
+  private struct Recovery: Equatable, Sendable {
+    var reason: String
+    /// Good probes or trials in a row, and when the first was.
+    var count = 0
+    var began: UInt64 = 0
+    /// How long it must stay good.
+    let hold: UInt64
+    var breaker: Breaker
+  }
+
+  /// Lets logins try a backend that is lost, one at a time.
+  private struct Breaker: Equatable, Sendable {
+    /// Between a trial that failed and the next.
+    var pause = Health.firstPause
+    /// When the next may begin.
+    var opens: UInt64
+    /// When the one under way began.
+    var trial: UInt64?
+  }
+
+  private struct Loss: Equatable, Sendable {
+    let time: UInt64
+    /// How many came before it, each soon after another.
+    let repeats: Int
+  }
+
+  /// What is longer ago is forgotten: a failed login, and a loss when there is another.
+  static let memory = Timeouts.seconds(600)
+  /// How long a backend must stay good that was lost for the second time in a row; twice that for the third, and so on.
+  static let firstHold = Timeouts.seconds(10)
+  /// The longest it must; less than `memory`, so that one that flaps goes on to be one.
+  static let longestHold = Timeouts.seconds(300)
+  /// Between the loss of a backend that is not probed and the first trial; doubled by each trial that fails.
+  static let firstPause = Timeouts.seconds(10)
+  /// The longest it gets.
+  static let longestPause = Timeouts.seconds(300)
+  /// A trial of which nothing was heard: its client is gone. A login has 30 s.
+  static let longestTrial = Timeouts.seconds(60)
 
   /// A backend of which nothing is known.
   init(_ settings: HealthSettings) { self.settings = settings }
@@ -58,29 +133,133 @@ package struct Health: Equatable, Sendable {
   var interval: UInt64 {
     switch state {
     case .up: settings.interval
-    case .doubted, .down: settings.fastInterval
+    case .doubted, .down: min(settings.fastInterval, settings.interval)
     }
   }
 
   /// Takes an evidence. Returns what it changes.
   mutating func learn(_ evidence: HealthEvidence, at now: UInt64) -> HealthChange? {
     switch evidence {
-    case .probeSucceeded, .loginAnswered, .agentUp:
-      failures = 0
-      let wasDown = state.isDown
-      state = .up
-      if wasDown { since = now }
-      return wasDown ? .recovered : nil
-    case .probeFailed(let why), .loginFailed(let why), .loginRefused(let why), .agentDown(let why):
-      failures += 1
-      guard !state.isDown else { return nil }
-      guard failures >= settings.fall else {
-        state = .doubted(why)
-        return nil
+    case .agentDown(let why): agentsReason = why
+    case .agentUp: agentsReason = nil
+    case .probeSucceeded, .probeFailed, .loginAnswered, .loginFailed, .loginRefused:
+      switch standing {
+      case .up(let doubts): weigh(evidence, doubts, at: now)
+      case .lost(let recovery): weigh(evidence, recovery, at: now)
       }
-      state = .down(why)
-      since = now
-      return .lost(why)
     }
+    return settle(at: now)
+  }
+
+  /// Whether a login may go there now. To one that is lost and not probed, one may at a time, after a pause: what is
+  /// learned next of a login is taken for its outcome.
+  mutating func mayTry(at now: UInt64) -> Bool {
+    guard agentsReason == nil else { return false }
+    switch standing {
+    case .up: return true
+    case .lost(var recovery):
+      guard !settings.isProbed, now >= recovery.breaker.opens else { return false }
+      if let trial = recovery.breaker.trial, Health.time(from: trial, to: now) < Health.longestTrial { return false }
+      recovery.breaker.trial = now
+      standing = .lost(recovery)
+      return true
+    }
+  }
+
+  // MARK: Weighing
+
+  private mutating func weigh(_ evidence: HealthEvidence, _ before: Doubts, at now: UInt64) {
+    var doubts = before
+    switch evidence {
+    case .probeSucceeded:
+      doubts.reason = nil
+      doubts.probes = 0
+      // A probe that goes no further than the greeting says nothing of logins.
+      if settings.login != nil {
+        doubts.failed = Run()
+        doubts.refused = Run()
+      }
+    case .loginAnswered:
+      if doubts.probes == 0 { doubts.reason = nil }
+      doubts.failed = Run()
+      doubts.refused = Run()
+    case .probeFailed(let why):
+      doubts.reason = why
+      doubts.probes += 1
+      if doubts.probes >= settings.fall { return lose(why, at: now) }
+    case .loginFailed(let why):
+      doubts.reason = why
+      doubts.failed.add(at: now)
+      if doubts.failed.reaches(settings.failedLogins) { return lose(why, at: now) }
+    case .loginRefused(let why):
+      doubts.reason = why
+      doubts.refused.add(at: now)
+      if doubts.refused.reaches(settings.refusedLogins) { return lose(why, at: now) }
+    case .agentDown, .agentUp: return
+    }
+    standing = .up(doubts)
+  }
+
+  private mutating func weigh(_ evidence: HealthEvidence, _ before: Recovery, at now: UInt64) {
+    var recovery = before
+    switch evidence {
+    // Of a login that was on its way when the backend was lost nothing is learned.
+    case .loginAnswered where recovery.breaker.trial == nil: return
+    case .probeSucceeded, .loginAnswered:
+      if evidence == .loginAnswered { recovery.breaker = Breaker(opens: now) }
+      if recovery.count == 0 { recovery.began = now }
+      recovery.count += 1
+      if recovery.count >= settings.rise, Health.time(from: recovery.began, to: now) >= recovery.hold {
+        standing = .up(Doubts())
+        return
+      }
+    case .probeFailed(let why):
+      recovery.reason = why
+      recovery.count = 0
+    case .loginFailed(let why), .loginRefused(let why):
+      recovery.reason = why
+      recovery.count = 0
+      if recovery.breaker.trial != nil {
+        let pause = min(2 * recovery.breaker.pause, Health.longestPause)
+        recovery.breaker = Breaker(pause: pause, opens: now + pause)
+      }
+    case .agentDown, .agentUp: return
+    }
+    standing = .lost(recovery)
+  }
+
+  /// One that flaps has to stay good the longer the oftener it did: its users are not moved back and forth.
+  private mutating func lose(_ why: String, at now: UInt64) {
+    var repeats = 0
+    if let lastLoss, Health.time(from: lastLoss.time, to: now) < Health.memory { repeats = lastLoss.repeats + 1 }
+    lastLoss = Loss(time: now, repeats: repeats)
+    standing = .lost(
+      Recovery(reason: why, hold: Health.hold(repeats), breaker: Breaker(opens: now + Health.firstPause)))
+  }
+
+  /// 0, 10, 20, 40, 80, 160 and then 300 s.
+  private static func hold(_ repeats: Int) -> UInt64 {
+    repeats == 0 ? 0 : min(firstHold << UInt64(min(repeats - 1, 5)), longestHold)
+  }
+
+  /// Puts together what probes and logins say and what the agent says.
+  private mutating func settle(at now: UInt64) -> HealthChange? {
+    let wasDown = state.isDown
+    switch (standing, agentsReason) {
+    case (.lost(let recovery), _): state = .down(recovery.reason)
+    case (.up, let why?): state = .down(why)
+    case (.up(let doubts), nil): state = doubts.reason.map { .doubted($0) } ?? .up
+    }
+    guard state.isDown != wasDown else { return nil }
+    since = now
+    switch state {
+    case .down(let why): return .lost(why)
+    case .up, .doubted: return .recovered
+    }
+  }
+
+  /// Threads read the clock before they tell, and may overtake each other.
+  private static func time(from earlier: UInt64, to later: UInt64) -> UInt64 {
+    later > earlier ? later - earlier : 0
   }
 }

@@ -313,6 +313,14 @@ package actor EventLoop {
   /// What is done for another thread happens now, not at the last event's time.
   func readClock() { now = clock.now }
 
+  /// The sessions at a backend, logged in or on their way.
+  func guests(at backend: String) -> [Evictions.Guest] {
+    sessions.all.filter { $0.record.backend == backend && $0.lease != nil }.map {
+      Evictions.Guest(
+        user: String(decoding: $0.record.login, as: UTF8.self), handle: SessionHandle(loop: index, token: $0.token))
+    }
+  }
+
   /// A session's wait may be over.
   func wake(_ token: Token) {
     now = clock.now

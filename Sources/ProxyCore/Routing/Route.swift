@@ -68,14 +68,37 @@ extension SourceAnswer {
 
 /// Where a user goes.
 package struct Route: Equatable, Sendable {
-  /// The server.
-  package let backend: Backend
+  /// The server, or the servers of which one is chosen.
+  package let target: RouteTarget
   /// The user's name at the backend, if another than the client's.
   package let loginAs: [UInt8]?
   /// The source that knew, as `route` prints it.
   package let source: String
   /// The password for the backend, if another than the client's.
   package var password: SharedSecret?
+}
+
+/// A route with its server: as the session follows it.
+struct PlacedRoute: Equatable, Sendable {
+  let backend: Backend
+  let route: Route
+}
+
+/// What a source's answer means.
+package enum RouteTarget: Equatable, Sendable {
+  /// One server.
+  case backend(Backend)
+  /// A pool, or its members with that tag: `pool` or `pool/tag`.
+  case pool(String, tag: String?)
+
+  /// As a source wrote it, for people.
+  package var name: String {
+    switch self {
+    case .backend(let backend): backend.name
+    case .pool(let name, nil): name
+    case .pool(let name, let tag?): "\(name)/\(tag)"
+    }
+  }
 }
 
 /// What the sources together say.

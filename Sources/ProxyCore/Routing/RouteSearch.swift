@@ -239,13 +239,13 @@ package struct RouteSearch {
 
   private mutating func finish(_ destination: Destination, _ index: Int) {
     let source = table.sources[index].name
-    guard let backend = table.backend(destination.backend, request.mailProtocol) else {
-      let reason = "\"\(destination.backend)\" is neither a backend's name nor host[:port]"
+    guard let target = table.target(destination.backend, request.mailProtocol) else {
+      let reason = "\"\(destination.backend)\" is neither a backend's name, nor a pool's, nor host[:port]"
       stage = .done(.failed(source: source, reason: reason))
       return
     }
     let route = Route(
-      backend: backend, loginAs: destination.loginAs, source: source, password: destination.password)
+      target: target, loginAs: destination.loginAs, source: source, password: destination.password)
     stage = .done(.found(route))
   }
 }

@@ -9,12 +9,15 @@ package final class RouteTable {
   /// Who checks all passwords besides; nil for nobody.
   let pam: SourcePool?
   private let backends: BackendBook
+  /// The pools, with the tags of their members.
+  private let pools: [String: Set<String>]
   /// Whether a source is told who the client is: asking the system costs a microsecond or two.
   let needsFacts: Bool
 
   /// The sources of a plan, opened when they are first asked.
   package init(_ plan: RoutePlan) {
     backends = plan.backends
+    pools = plan.pools
     crypt = plan.crypt
     pam = plan.pam
     sources = plan.steps.map { RouteSource($0) }
@@ -26,7 +29,17 @@ package final class RouteTable {
     RouteSearch(self, request, number: number)
   }
 
-  /// The server a source's answer means; nil if it is neither a backend's name nor `host[:port]`.
+  /// What a source's answer means; nil if it is neither a pool's name nor a backend's nor `host[:port]`.
+  func target(_ answer: String, _ mailProtocol: MailProtocol) -> RouteTarget? {
+    let parts = answer.split(separator: "/", maxSplits: 1, omittingEmptySubsequences: false).map(String.init)
+    if let tags = pools[parts[0]] {
+      guard parts.count == 2 else { return .pool(parts[0], tag: nil) }
+      return tags.contains(parts[1]) ? .pool(parts[0], tag: parts[1]) : nil
+    }
+    return backend(answer, mailProtocol).map { .backend($0) }
+  }
+
+  /// The server of that name, or at that place; nil if it is neither.
   func backend(_ answer: String, _ mailProtocol: MailProtocol) -> Backend? { backends.backend(answer, mailProtocol) }
 
   /// The configured server at that place, to which a referral may lead.
@@ -137,7 +150,8 @@ package struct RoutePlan: Sendable {
   fileprivate let steps: [Step]
   fileprivate let crypt: SourcePool?
   fileprivate let pam: SourcePool?
-  fileprivate let backends: BackendBook
+  let backends: BackendBook
+  fileprivate let pools: [String: Set<String>]
   /// What is allowed and yet likely a mistake.
   package let warnings: [SettingsError]
 
@@ -159,6 +173,7 @@ package struct RoutePlan: Sendable {
     crypt = other.crypt
     pam = other.pam
     warnings = other.warnings
+    pools = other.pools
     self.backends = backends
   }
 
@@ -199,6 +214,7 @@ package struct RoutePlan: Sendable {
     crypt = checks.map(\.timeout).max().map { PasswordChecks.crypt(timeout: $0) }
     self.warnings = warnings + book.warnings
     backends = book
+    pools = settings.pools.mapValues { Set($0.members.map(\.tag)) }
   }
 
   private static func open(
@@ -220,10 +236,16 @@ package struct RoutePlan: Sendable {
       warnings += rules.warnings
       return .regex(rules)
     case .fixed(let backends):
-      let unknown = backends.filter { settings.backends[$0] == nil }
+      let unknown = backends.filter { name in
+        let parts = name.split(separator: "/", maxSplits: 1, omittingEmptySubsequences: false).map(String.init)
+        if let pool = settings.pools[parts[0]] {
+          return parts.count == 2 && !pool.members.contains { $0.tag == parts[1] }
+        }
+        return settings.backends[name] == nil
+      }
       guard unknown.isEmpty else {
         throw SettingsErrors(
-          unknown.map { SettingsError(key: "\(key).default", problem: "no backend is named \"\($0)\"") })
+          unknown.map { SettingsError(key: "\(key).default", problem: "no backend or pool is named \"\($0)\"") })
       }
       return .fixed(backends)
     case .clientNamed(let servers): return .clientNamed(servers)

@@ -4,7 +4,7 @@ internal import Protocols
 
 struct BackendLogin: ~Copyable {
   let login: PreLogin
-  let route: Route
+  let route: PlacedRoute
   var transport: Transport
   var dialogue: BackendDialogue
   /// Bytes of the backend's not consumed yet.
@@ -13,6 +13,8 @@ struct BackendLogin: ~Copyable {
   var output = ByteQueue()
   /// Addresses not tried yet.
   let others: ArraySlice<SocketAddress>
+  /// Whether there is another address, or another member of the pool.
+  private let hasOthers: Bool
   var stage: Stage
   /// The dialogue, for whoever looks at it; nil if nobody does.
   var trace: TracedDialogue?
@@ -38,8 +40,9 @@ struct BackendLogin: ~Copyable {
   enum Handshake: Equatable { case implicit, startTLS }
 
   init(
-    _ login: PreLogin, _ route: Route, _ dialogue: BackendDialogue, _ transport: consuming Transport, stage: Stage,
-    others: ArraySlice<SocketAddress>, deadline: UInt64, connectDeadline: UInt64
+    _ login: PreLogin, _ route: PlacedRoute, _ dialogue: BackendDialogue, _ transport: consuming Transport,
+    stage: Stage,
+    others: ArraySlice<SocketAddress>, hasOthers: Bool, deadline: UInt64, connectDeadline: UInt64
   ) {
     self.login = login
     self.route = route
@@ -47,6 +50,7 @@ struct BackendLogin: ~Copyable {
     self.dialogue = dialogue
     self.stage = stage
     self.others = others
+    self.hasOthers = hasOthers
     self.deadline = deadline
     self.connectDeadline = connectDeadline
   }
@@ -71,7 +75,7 @@ struct BackendLogin: ~Copyable {
   /// When it is given up. An address has the time for a connection up to the login, as long as there is another: one that
   /// accepts and says nothing would else keep the others from their turn.
   var patience: UInt64 {
-    stage == .connecting || !isCommitted && !others.isEmpty ? connectDeadline : deadline
+    stage == .connecting || !isCommitted && hasOthers ? connectDeadline : deadline
   }
 
   /// What the backend's descriptor is to be watched for.

@@ -16,6 +16,10 @@ final class Session {
   /// The kernel said that a connection is dead while nobody wanted to read from it: watching it further would spin.
   private var isHungUp = false
   private var isBackendHungUp = false
+  /// What it holds at a backend.
+  var lease: Lease?
+  /// What it is counted as, where there are bounds.
+  var counted: [Census.Key] = []
 
   /// The two sides, as events name them.
   enum Side { case client, backend }
@@ -52,6 +56,16 @@ final class Session {
 
   /// Begins the conversation, now that it is known whose it is. Returns the session's end if there is no memory.
   func welcome(_ login: PreLogin, on loop: isolated EventLoop) -> SessionEnd? {
+    if login.stage != .header, !countAddress(on: loop) {
+      // Said in the clear where the first word is ours; a handshake would cost us more than it is worth.
+      if login.stage == .commands {
+        loop.reply.removeAll(keepingCapacity: true)
+        login.dialogue.farewell(.limit, &loop.reply)
+        _ = client.write(loop.reply.span)
+      }
+      client.shutdownWrite()
+      return SessionEnd(.addressLimit)
+    }
     if login.stage != .header, loop.plan.settings.trustedProxies.contain(record.client) {
       var terms = record.listener.terms
       terms.peer = .trustedProxy
@@ -221,6 +235,8 @@ final class Session {
 
   private func finish(_ end: SessionEnd, doing: String, on loop: isolated EventLoop) {
     if case .relay(let relay) = exchange(&phase, with: .ended) { meterBytes(relay, on: loop) }
+    // The backend's connection is closed by now: the user may be placed elsewhere.
+    releaseAll(on: loop)
     meterEnd(end, doing: doing, on: loop)
     traceEnd(end, doing: doing)
     logEnd(end, doing: doing, on: loop)
@@ -287,6 +303,7 @@ final class Session {
       let patience = loop.now + (relay.isHalfClosed ? timeouts.halfClosed : timeouts.idle)
       deadline = record.trail?.extend(to: patience) ?? patience
     case .closing(let closing):
+      release(on: loop)
       wanted.reads = closing.isShutDown
       wanted.writes = !closing.isShutDown
       deadline = closing.deadline
@@ -378,37 +395,4 @@ final class Session {
     client.shutdownWrite()
     return .end(end)
   }
-
-  // MARK: Closing
-
-  /// Says the rest, then waits for the client to close, so that it can read what was said.
-  private func close(_ closed: consuming Closing, on loop: isolated EventLoop) -> Next {
-    var closing = closed
-    if !closing.isShutDown {
-      let (written, stop) = client.write(closing.output.span)
-      closing.output.removeFirst(written)
-      switch stop {
-      case nil:
-        client.shutdownWrite()
-        closing.isShutDown = true
-      case .blocked?: return .rest(.closing(closing))
-      case .bytes?, .closed?, .failed?: return .end(closing.end)
-      }
-    }
-    while closing.discarded < Closing.mostDiscarded {
-      switch client.read(into: &loop.scratch) {
-      case .bytes(let count): closing.discarded += count
-      case .blocked: return .rest(.closing(closing))
-      case .closed, .failed: return .end(closing.end)
-      }
-    }
-    return .end(closing.end)
-  }
-}
-
-/// Puts a value in another's place and gives that one out.
-func exchange<T: ~Copyable>(_ place: inout T, with value: consuming T) -> T {
-  let old = place
-  place = value
-  return old
 }

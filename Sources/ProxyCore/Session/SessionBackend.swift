@@ -178,7 +178,8 @@ extension Session {
       ? LoginFailure(.backendUnreachable, failure.detail) : failure
     guard !backend.isCommitted, !backend.others.isEmpty, loop.now < backend.deadline else {
       let known = refusal ?? (failure.reason == .backendCertificate ? .misconfigured : .unavailable)
-      return refuse(backend.login, known, failure, on: loop)
+      return failed(
+        backend.login, backend.route, known, failure, isCommitted: backend.isCommitted, on: loop)
     }
     meterAttempt(failure)
     traceFailure(failure)
@@ -257,16 +258,15 @@ extension Session {
       refusal = .backend(BackendAnswer(code: isClean ? said.code : []))
     }
     switch refusal {
-    case .credentials: return refuse(login, refusal, LoginFailure(.refused, quote(answer, login)), on: loop)
+    case .credentials:
+      learn(.loginAnswered, on: loop)
+      return refuse(login, refusal, LoginFailure(.refused, quote(answer, login)), on: loop)
     case .backend:
       if let target = referral(backend, answer, on: loop) {
         login.referrals += 1
-        record.backend = target.name
-        record.trail?.choose(target, as: record.trail?.user)
-        let route = Route(
-          backend: target, loginAs: backend.route.loginAs, source: "referral of \(backend.route.backend.name)")
-        return resolve(login, route, on: loop)
+        return follow(login, backend.route, to: target, on: loop)
       }
+      learn(answer.isTemporary ? .loginRefused(answer.codeName) : .loginAnswered, on: loop)
       return refuse(login, refusal, LoginFailure(.refusedOtherwise, quote(answer, login)), on: loop)
     case .unavailable, .misconfigured, .disabled, .limit, .mechanism, .cancelled:
       return refuse(login, refusal, LoginFailure(.refusedOtherwise, quote(answer, login)), on: loop)
@@ -304,6 +304,8 @@ extension Session {
       answer.untagged = []
     }
     record.isLoggedIn = true
+    lease?.admit()
+    learn(.loginAnswered, on: loop)
     record.loginTook = loop.now - record.began
     logAcceptance(on: loop)
     meterAcceptance(login, on: loop)

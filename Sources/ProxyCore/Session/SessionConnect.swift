@@ -5,7 +5,7 @@ internal import Protocols
 /// Attempts to connect, of which the first that stands wins.
 struct Connecting: ~Copyable {
   let login: PreLogin
-  let route: Route
+  let route: PlacedRoute
   /// Addresses not tried yet.
   var others: ArraySlice<SocketAddress>
   var attempts: [ConnectAttempt] = []
@@ -22,7 +22,8 @@ struct Connecting: ~Copyable {
   static let stagger = Timeouts.milliseconds(250)
 
   init(
-    _ login: PreLogin, _ route: Route, _ addresses: ArraySlice<SocketAddress>, deadline: UInt64, _ failure: LoginFailure
+    _ login: PreLogin, _ route: PlacedRoute, _ addresses: ArraySlice<SocketAddress>, deadline: UInt64,
+    _ failure: LoginFailure
   ) {
     self.login = login
     self.route = route
@@ -95,11 +96,14 @@ final class ConnectAttempt {
 
 extension Session {
   /// Connects to a backend whose addresses were asked for.
-  func connect(_ login: PreLogin, _ route: Route, _ answer: Resolver.Answer, on loop: isolated EventLoop) -> Next {
+  func connect(_ login: PreLogin, _ route: PlacedRoute, _ answer: Resolver.Answer, on loop: isolated EventLoop) -> Next
+  {
     let addresses: [SocketAddress]
     switch answer {
     case .addresses(let known): addresses = known.map { $0.with(port: route.backend.port) }
-    case .failed(let reason): return refuse(login, .unavailable, LoginFailure(.backendUnresolved, reason), on: loop)
+    case .failed(let reason):
+      return failed(
+        login, route, .unavailable, LoginFailure(.backendUnresolved, reason), isCommitted: false, on: loop)
     }
     if let own = addresses.first(where: { isOwn($0, on: loop) }) {
       return refuse(login, .misconfigured, LoginFailure(.loop, "\(own) is an address of this proxy"), on: loop)
@@ -122,7 +126,7 @@ extension Session {
 
   /// Connects to one of `addresses`; `failure` is what became of the one before.
   func connect(
-    _ login: PreLogin, _ route: Route, _ addresses: ArraySlice<SocketAddress>, deadline: UInt64,
+    _ login: PreLogin, _ route: PlacedRoute, _ addresses: ArraySlice<SocketAddress>, deadline: UInt64,
     _ failure: LoginFailure, on loop: isolated EventLoop
   ) -> Next {
     forgetBackend()
@@ -147,7 +151,8 @@ extension Session {
     }
     connecting.attempts = pending
     guard loop.now < connecting.deadline else {
-      return refuse(connecting.login, .unavailable, LoginFailure(.connectTimeout), on: loop)
+      return failed(
+        connecting.login, connecting.route, .unavailable, LoginFailure(.connectTimeout), isCommitted: false, on: loop)
     }
     while connecting.attempts.isEmpty || loop.now >= connecting.nextAttempt, let address = connecting.others.popFirst()
     {
@@ -178,7 +183,8 @@ extension Session {
       }
     }
     guard !connecting.attempts.isEmpty else {
-      return refuse(connecting.login, .unavailable, connecting.failure, on: loop)
+      return failed(
+        connecting.login, connecting.route, .unavailable, connecting.failure, isCommitted: false, on: loop)
     }
     return .rest(.connecting(connecting))
   }
@@ -214,15 +220,23 @@ extension Session {
     return talk(connecting.login, connecting.route, attempt, .preamble, connecting.deadline, addresses, on: loop)
   }
 
+  /// Whether other members of a pool may do better.
+  private var isInPool: Bool {
+    switch lease {
+    case .pool?: true
+    case .backend?, nil: false
+    }
+  }
+
   /// Whether we have something to say before the server's greeting: a PROXY header, or TLS.
-  private func speaksFirst(_ route: Route) -> Bool {
+  private func speaksFirst(_ route: PlacedRoute) -> Bool {
     let manner = route.backend.link.manner
     return manner.tls == .implicit || manner.proxyProtocol != .off
   }
 
   /// Begins the dialogue on a connection.
   private func talk(
-    _ login: PreLogin, _ route: Route, _ attempt: ConnectAttempt, _ stage: BackendLogin.Stage, _ deadline: UInt64,
+    _ login: PreLogin, _ route: PlacedRoute, _ attempt: ConnectAttempt, _ stage: BackendLogin.Stage, _ deadline: UInt64,
     _ others: ArraySlice<SocketAddress>, on loop: isolated EventLoop
   ) -> Next {
     let manner = route.backend.link.manner
@@ -236,7 +250,8 @@ extension Session {
     let terms = BackendTerms(channel: channel, client: introduction(login, route), pace: manner.pace)
     var backend = BackendLogin(
       login, route, BackendDialogue(record.listener.mailProtocol, terms), attempt.release(), stage: stage,
-      others: others, deadline: deadline, connectDeadline: min(deadline, attempt.deadline))
+      others: others, hasOthers: !others.isEmpty || isInPool, deadline: deadline,
+      connectDeadline: min(deadline, attempt.deadline))
     if isTraced { backend.trace = TracedDialogue(record.listener.mailProtocol) }
     loop.reply.removeAll(keepingCapacity: true)
     appendProxyHeader(login, route, &loop.reply)

@@ -103,7 +103,7 @@ extension Session {
   }
 
   /// What a backend is told of the client; nothing where the operator does not want it.
-  func introduction(_ login: PreLogin, _ route: Route) -> ClientFacts {
+  func introduction(_ login: PreLogin, _ route: PlacedRoute) -> ClientFacts {
     var facts = ClientFacts()
     switch route.backend.link.manner.identity {
     case .withheld: return facts
@@ -126,7 +126,7 @@ extension Session {
   }
 
   /// Appends the PROXY header a backend wants.
-  func appendProxyHeader(_ login: PreLogin, _ route: Route, _ out: inout [UInt8]) {
+  func appendProxyHeader(_ login: PreLogin, _ route: PlacedRoute, _ out: inout [UInt8]) {
     let version = route.backend.link.manner.proxyProtocol
     guard version != .off, let destination = destination(login) else { return }
     let source = record.client

@@ -223,6 +223,7 @@ extension Session {
     case .pause(let search, let until):
       guard loop.now >= until else { return .rest(.waiting(login, wait)) }
       return find(login, search, on: loop)
+    case .place(let route, let until): return advance(login, route, until: until, on: loop)
     case .resolver(_, let until):
       guard loop.now >= until else { return .rest(.waiting(login, wait)) }
       return refuse(
@@ -253,6 +254,7 @@ extension Session {
   /// Tells the client that it is not logged in; it may go on.
   private func conclude(_ login: PreLogin, _ refusal: LoginRefusal, on loop: isolated EventLoop) -> Next {
     forgetBackend()
+    release(on: loop)
     login.draft.reset()
     loop.reply.removeAll(keepingCapacity: true)
     let action = login.dialogue.conclude(.refused(refusal), &loop.reply)

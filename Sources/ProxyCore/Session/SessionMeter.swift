@@ -44,6 +44,13 @@ extension Session {
   /// A connection to the backend did not stand, or broke, and another address is tried.
   func meterAttempt(_ failure: LoginFailure) { record.meter?.failures.add(failure.reason) }
 
+  /// The backend could not be logged in to, and another member of its pool is tried.
+  func meterNextMember(_ failure: LoginFailure) {
+    guard let meter = record.meter.take() else { return }
+    meter.failures.add(failure.reason)
+    meter.failed.add()
+  }
+
   /// A login did not succeed.
   func meterFailure(_ failure: LoginFailure, on loop: isolated EventLoop) {
     loop.house.meters.failures.add(failure.reason)

@@ -43,7 +43,7 @@ enum SessionPhase: ~Copyable {
   }
 
   /// The login and its route, if it waits for the addresses of that name.
-  func resolving(_ name: String) -> (PreLogin, Route)? {
+  func resolving(_ name: String) -> (PreLogin, PlacedRoute)? {
     switch self {
     case .waiting(let login, let wait): wait.route(to: name).map { (login, $0) }
     case .client: nil
@@ -93,8 +93,10 @@ enum Wait {
   case source(RouteSearch, until: UInt64)
   /// The time a source wants to be asked again: a map that a writer holds, a service that asks for patience.
   case pause(RouteSearch, until: UInt64)
+  /// A place in a pool: the directory's word, the end of the user's sessions elsewhere, a turn at a gate.
+  case place(Route, until: UInt64)
   /// A backend's addresses.
-  case resolver(Route, until: UInt64)
+  case resolver(PlacedRoute, until: UInt64)
 
   var doing: String {
     switch self {
@@ -102,6 +104,7 @@ enum Wait {
     case .addressName: "looking up the local address's name"
     case .source: "looking up the backend"
     case .pause: "waiting to ask for the backend again"
+    case .place: "waiting for a place at a backend"
     case .resolver: "resolving the backend's name"
     }
   }
@@ -110,15 +113,15 @@ enum Wait {
   fileprivate func search(_ number: Int) -> RouteSearch? {
     switch self {
     case .source(let search, _): search.number == number ? search : nil
-    case .refusal, .addressName, .pause, .resolver: nil
+    case .refusal, .addressName, .pause, .place, .resolver: nil
     }
   }
 
   /// The route, if it is to that name, whose addresses are waited for.
-  fileprivate func route(to name: String) -> Route? {
+  fileprivate func route(to name: String) -> PlacedRoute? {
     switch self {
     case .resolver(let route, _): route.backend.host == .name(name) ? route : nil
-    case .refusal, .addressName, .source, .pause: nil
+    case .refusal, .addressName, .source, .pause, .place: nil
     }
   }
 
@@ -126,7 +129,9 @@ enum Wait {
   var deadline: UInt64 {
     switch self {
     case .refusal(_, let time): time
-    case .addressName(let until), .source(_, let until), .pause(_, let until), .resolver(_, let until): until
+    case .addressName(let until), .source(_, let until), .pause(_, let until), .place(_, let until),
+      .resolver(_, let until):
+      until
     }
   }
 }

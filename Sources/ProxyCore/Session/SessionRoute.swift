@@ -92,12 +92,8 @@ extension Session {
   private func follow(_ login: PreLogin, _ outcome: RouteOutcome, on loop: isolated EventLoop) -> Next {
     switch outcome {
     case .found(let route):
-      record.backend = route.backend.name
-      record.trail?.choose(
-        route.backend,
-        as: route.loginAs.map { loop.plan.settings.names.name($0, for: .log, addressName: login.addressName) })
       if let refused = apply(route, login, on: loop) { return refused }
-      return resolve(login, route, on: loop)
+      return place(login, route, on: loop)
     case .disabled: return refuseLater(login, LoginFailure(.disabled), .disabled, on: loop)
     case .unknownUser: return refuseLater(login, LoginFailure(.unknownUser), on: loop)
     case .refused(let source, let refusal):
@@ -124,7 +120,7 @@ extension Session {
     }
   }
 
-  /// Makes the client's credentials those for the backend. Returns a refusal if there is no way to.
+  /// Makes the client's name and password those for the backend. Returns a refusal if there is no way to.
   private func apply(_ route: Route, _ login: PreLogin, on loop: isolated EventLoop) -> Next? {
     let name = loop.plan.settings.names.name(
       route.loginAs ?? login.draft.user, for: .backend, addressName: login.addressName)
@@ -137,31 +133,11 @@ extension Session {
       }
     }
     if let password = route.password { password.withSpan { login.draft.replacePassword($0) } }
-    if login.draft.method == .sasl(.external), !route.backend.link.becomeMaster(&login.draft) {
-      return refuse(login, .misconfigured, LoginFailure(.noMaster, route.backend.name), on: loop)
-    }
     // A map's name goes to a line-based protocol as a client's does.
     if let fault = login.draft.fault() {
       let reason = "\(route.source): the user's name at the backend can't be one: \(fault.rawValue)"
       return refuse(login, .unavailable, LoginFailure(.lookupFailed, reason), on: loop)
     }
     return nil
-  }
-
-  func resolve(_ login: PreLogin, _ route: Route, on loop: isolated EventLoop) -> Next {
-    meterBackend(route.backend, on: loop)
-    switch route.backend.host {
-    case .address(let address): return connect(login, route, .addresses([address]), on: loop)
-    case .name(let name):
-      let token = token
-      let known = loop.house.resolver.addresses(of: name, now: loop.now) { [loop] answer in
-        loop.post { $0.resolved(token, name, answer) }
-      }
-      guard let known else {
-        let until = loop.now + loop.plan.settings.timeouts.connect
-        return .rest(.waiting(login, .resolver(route, until: until)))
-      }
-      return connect(login, route, known, on: loop)
-    }
   }
 }

@@ -116,7 +116,11 @@ struct RouteCommand: ParsableCommand {
     switch outcome {
     case .found(let route):
       say("source", route.source)
-      say("backend", "\(route.backend.name) (\(route.backend.host):\(route.backend.port))")
+      switch route.target {
+      case .backend(let backend): say("backend", "\(backend.name) (\(backend.host):\(backend.port))")
+      // Which member it is depends on who is there: `proxyd affinity map` asks the running proxy.
+      case .pool: say("pool", route.target.name)
+      }
       let name = route.loginAs ?? Array(user.utf8)
       let steps = rules.steps(name, for: .backend, addressName: addressName)
       tell(steps, of: .backend)

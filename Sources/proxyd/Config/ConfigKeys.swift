@@ -72,8 +72,9 @@ enum ConfigKeys {
   private static let hour = 3_600 * second
 
   static let all: [ConfigKey] =
-    front + NameKeys.all + RouteKeys.all + servers + BackendKeys.all("backends.*") + unnamed
-    + BackendKeys.all("unnamed-backends") + PasswordCheckKeys.all + back
+    front + NameKeys.all + RouteKeys.all + servers + BackendKeys.all("backends.*")
+    + HealthKeys.all("backends.*.health") + unnamed + BackendKeys.all("unnamed-backends") + PoolKeys.all
+    + PasswordCheckKeys.all + back
 
   /// What clients meet, up to the backends.
   private static let front: [ConfigKey] = [
@@ -301,6 +302,19 @@ enum ConfigKeys {
     ConfigKey(
       path: "limits.sessions", kind: .integer(1...10_000_000), standard: "half of the open files allowed (ulimit -n)",
       help: "Sessions at once; beyond it, connections wait in the kernel's queue."),
+    ConfigKey(
+      path: "limits.user-sessions", kind: .integer(1...1_000_000), standard: "none",
+      help: "Sessions of one user, by the name at the backend; one more is refused with [LIMIT]."),
+    ConfigKey(
+      path: "limits.user-address-sessions", kind: .integer(1...1_000_000), standard: "none",
+      help: """
+        Sessions of one user from one address, as Dovecot's mail_max_userip_connections; of IPv6 64 bits count as one         address.
+        """),
+    ConfigKey(
+      path: "limits.address-sessions", kind: .integer(1...1_000_000), standard: "none",
+      help: """
+        Connections from one address, logged in or not; one more is closed with [LIMIT]. Those of trusted-proxies are not         counted.
+        """),
     ConfigKey(
       path: "limits.command", kind: .size(1_024...1_048_576), standard: "16k",
       help: "A command before the login, with its literals."),

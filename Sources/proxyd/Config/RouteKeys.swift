@@ -18,7 +18,7 @@ enum RouteKeys {
       help: """
         Where users' backends are looked up, with the name in lower case. The sources are asked in order and the first \
         that knows the user wins. A source that can't be asked is a temporary failure for the client; it never counts as \
-        "not found", unless its `on-failure` says so. A source answers [user@]backend; the backend ! closes an account.
+        "not found", unless its `on-failure` says so. A source answers [user@]backend or [user@]pool; the backend ! closes an account.
         """,
       sample: """
         routes:
@@ -68,7 +68,10 @@ enum RouteKeys {
         """),
     ConfigKey(
       path: "routes[].default", kind: .texts, standard: "none",
-      help: "The backend of everybody who comes this far; of several, each login is sent to the next."),
+      help: """
+        The pool or backend of everybody who comes this far; of several, each login is sent to the next, which knows nothing \
+        of their health: a pool does.
+        """),
   ]
 
   private static let common: [ConfigKey] = [

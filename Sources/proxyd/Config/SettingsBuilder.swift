@@ -18,7 +18,9 @@ struct SettingsBuilder {
       let key = "\(listener.key).tls"
       reader.report("there is no certificate for it, expected the key tls", key: key, at: reader.places[key])
     }
-    let backends = readBackends(file)
+    let health = file.section("health").map { PoolBuilder(builder: self).health($0, HealthSettings()) }
+    let backends = readBackends(file, health ?? HealthSettings())
+    let pools = PoolBuilder(builder: self).read(file)
     let routes = RouteBuilder(builder: self).read(file)
     let loops = file.integer("loops") ?? Proxy.usableCores
     let timeouts = file.section("timeouts").map { readTimeouts($0) } ?? Timeouts()
@@ -34,6 +36,11 @@ struct SettingsBuilder {
         ?? BackendManner(),
       trustedProxies: file.networks("trusted-proxies") ?? [], loops: loops,
       timeouts: timeouts, limits: limits, sessions: limitsSection?.integer("sessions"), log: log, user: readUser(file))
+    settings.pools = pools
+    settings.stateFile = file.text("state-file").map(resolve)
+    settings.sessionLimits.user = limitsSection?.integer("user-sessions")
+    settings.sessionLimits.address = limitsSection?.integer("address-sessions")
+    settings.sessionLimits.userAtAddress = limitsSection?.integer("user-address-sessions")
     settings.names = file.section("names").map { NameBuilder(section: $0).rules() } ?? NameRules()
     settings.passwordCheck = file.section("password-check").flatMap { readPasswordCheck($0) }
     if let section = file.section("unnamed-backends") { settings.unnamedPorts = readPorts(section) }
@@ -150,22 +157,30 @@ struct SettingsBuilder {
       staple: section.isKnown("staple") ? section.text("staple").map(resolve) : nil)
   }
 
-  private func readBackends(_ file: ConfigSection) -> [String: BackendSettings]? {
+  private func readBackends(_ file: ConfigSection, _ health: HealthSettings) -> [String: BackendSettings]? {
     guard file.has("backends") else { return [:] }
     guard let section = file.section("backends") else { return nil }
     var backends: [String: BackendSettings] = [:]
     for name in section.order {
-      let allowed = name.allSatisfy { $0.isASCII && ($0.isLetter || $0.isNumber || "._-".contains($0)) }
-      if !allowed { section.report("a backend's name has letters, digits, dots, dashes and underscores", name) }
+      if !SettingsBuilder.isName(name) {
+        section.report("a backend's name has letters, digits, dots, dashes and underscores", name)
+      }
       guard let node = section.node(name),
         let entry = reader.section(node, key: section.path(name), pattern: "backends.*"),
         entry.required("address") != nil, let host = entry.value("address", { Host($0) })
       else { continue }
       let ports = readPorts(entry)
       let manner = BackendBuilder(builder: self, section: entry).manner()
-      backends[name] = BackendSettings(host: host, ports: ports, manner: manner)
+      var backend = BackendSettings(host: host, ports: ports, manner: manner)
+      backend.health = entry.section("health").map { PoolBuilder(builder: self).health($0, health) } ?? health
+      backends[name] = backend
     }
     return backends
+  }
+
+  /// A name of the operator's for a backend, a pool or a tag.
+  static func isName(_ text: String) -> Bool {
+    text.allSatisfy { $0.isASCII && ($0.isLetter || $0.isNumber || "._-".contains($0)) }
   }
 
   private func readPorts(_ section: ConfigSection) -> [MailProtocol: UInt16] {

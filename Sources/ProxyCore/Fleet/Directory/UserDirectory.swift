@@ -16,8 +16,9 @@ package protocol UserDirectory: AnyObject, Sendable {
     _ user: String, _ question: PlaceQuestion, later: @escaping @Sendable (PlaceAnswer) -> Void
   ) -> PlaceAnswer?
 
-  /// The user's last session here has ended.
-  func depart(_ user: String)
+  /// The user's last session here has ended. `wasThere`: a member let one of them in; else nothing can be left of it
+  /// there, and no pause is needed before another member.
+  func depart(_ user: String, wasThere: Bool)
 
   /// Where the user is to be from now on. Whoever has sessions of the user's elsewhere is asked to end them.
   func move(_ user: String, to member: String)

@@ -1,0 +1,120 @@
+/// Ends the sessions at a backend bit by bit: at so many users a second, or all within a time. Whoever has let go of many
+/// clients at once has seen them all come back at once.
+
+internal import Dispatch
+internal import Protocols
+internal import Synchronization
+
+final class Evictions: Sendable {
+  private let state = Mutex(State())
+  private let queue = DispatchQueue(label: "proxyd.evictions", qos: .utility)
+
+  /// A session at a backend.
+  struct Guest: Sendable {
+    let user: String
+    let handle: SessionHandle
+  }
+
+  /// How fast.
+  enum Pace: Sendable {
+    /// Users a second.
+    case rate(Int)
+    /// All that are there at first within so many nanoseconds.
+    case within(UInt64)
+  }
+
+  private struct State {
+    var callbacks = Fleet.Callbacks()
+    var jobs: [String: Job] = [:]
+    var isTicking = false
+  }
+
+  private struct Job {
+    let pace: Pace
+    let reason: SessionEnd.Reason
+    /// Users not moved yet, with their sessions; nil while they are being asked for.
+    var users: [[SessionHandle]]?
+    /// Users a tick; known once it is known how many there are.
+    var perTick = 0.0
+    /// What of a user's move is due.
+    var due = 0.0
+    var number: Int
+  }
+
+  /// Between two steps: as Dovecot spreads its disconnects.
+  private static let tick = DispatchTimeInterval.milliseconds(100)
+  private static let ticksPerSecond = 10.0
+
+  func attach(_ callbacks: Fleet.Callbacks) { state.withLock { $0.callbacks = callbacks } }
+
+  /// Begins to end the sessions at a backend; another pace replaces the one before.
+  func begin(_ backend: String, _ pace: Pace, _ reason: SessionEnd.Reason) {
+    let (number, startsTicking) = state.withLock { state -> (Int, Bool) in
+      let number = (state.jobs[backend]?.number ?? 0) + 1
+      state.jobs[backend] = Job(pace: pace, reason: reason, users: nil, number: number)
+      defer { state.isTicking = true }
+      return (number, !state.isTicking)
+    }
+    ask(backend, number)
+    if startsTicking { schedule() }
+  }
+
+  /// Lets those stay that are there still.
+  func end(_ backend: String) { state.withLock { $0.jobs[backend] = nil } }
+
+  /// Whether a backend is being emptied.
+  func isRunning(_ backend: String) -> Bool { state.withLock { $0.jobs[backend] != nil } }
+
+  private func ask(_ backend: String, _ number: Int) {
+    let sessions = state.withLock { $0.callbacks.sessions }
+    sessions(backend) { [self] guests in take(backend, guests, number) }
+  }
+
+  private func take(_ backend: String, _ guests: [Guest], _ number: Int) {
+    let users = Array(Dictionary(grouping: guests, by: \.user).values.map { $0.map(\.handle) })
+    state.withLock { state in
+      guard var job = state.jobs[backend], job.number == number else { return }
+      if users.isEmpty {
+        state.jobs[backend] = nil
+        return
+      }
+      switch job.pace {
+      case .rate(let rate): job.perTick = Double(rate) / Evictions.ticksPerSecond
+      case .within(let time):
+        let ticks = max(1, Double(time) / 1e9 * Evictions.ticksPerSecond)
+        if job.perTick == 0 { job.perTick = Double(users.count) / ticks }
+      }
+      job.users = users
+      state.jobs[backend] = job
+    }
+  }
+
+  private func schedule() {
+    queue.asyncAfter(deadline: .now() + Evictions.tick) { @Sendable [self] in step() }
+  }
+
+  private func step() {
+    var asks: [(String, Int)] = []
+    var kicks: [([SessionHandle], SessionEnd.Reason)] = []
+    let (kick, goesOn) = state.withLock { state in
+      for (backend, known) in state.jobs {
+        var job = known
+        guard var users = job.users else { continue }
+        job.due += job.perTick
+        let count = min(users.count, Int(job.due))
+        job.due -= Double(count)
+        kicks.append((users.suffix(count).flatMap { $0 }, job.reason))
+        users.removeLast(count)
+        // Some may have come while the others went: it ends when a question finds nobody.
+        job.users = users.isEmpty ? nil : users
+        if users.isEmpty { asks.append((backend, job.number)) }
+        state.jobs[backend] = job
+      }
+      state.isTicking = !state.jobs.isEmpty
+      return (state.callbacks.kick, state.isTicking)
+    }
+    for (handles, reason) in kicks where !handles.isEmpty { kick(handles, reason) }
+    for (backend, number) in asks { ask(backend, number) }
+    if goesOn { schedule() }
+  }
+}

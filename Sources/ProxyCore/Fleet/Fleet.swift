@@ -1,0 +1,201 @@
+/// The backends together: how each stands, the pools they form, and what is done when one is lost or told to rest.
+
+internal import Logging
+internal import Protocols
+internal import Synchronization
+
+package final class Fleet: Sendable {
+  private let log: Log
+  let clock: Clock
+  private let state = Mutex(State())
+  private let callbacks = Mutex(Callbacks())
+  private let evictions: Evictions
+
+  private struct State {
+    var standings: [String: BackendStanding] = [:]
+    var pools: [String: Pool] = [:]
+    /// The members' gates, by pool and backend: who is inside stays counted over a reload.
+    var gates: [String: LoginGate] = [:]
+    var plan: FleetPlan?
+    /// A test's own, for all pools.
+    var played: (any UserDirectory)?
+  }
+
+  /// How sessions are reached.
+  struct Callbacks: Sendable {
+    var kick: @Sendable ([SessionHandle], SessionEnd.Reason) -> Void = { _, _ in }
+    var wake: @Sendable ([SessionHandle]) -> Void = { _ in }
+    /// Gives the users and sessions at a backend, later and once.
+    var sessions: @Sendable (String, @escaping @Sendable ([Evictions.Guest]) -> Void) -> Void = { _, then in then([]) }
+  }
+
+  /// A fleet without backends.
+  init(log: Log, clock: Clock = .monotonic) {
+    self.log = log
+    self.clock = clock
+    evictions = Evictions()
+  }
+
+  /// Sets how sessions are reached; once, before anything is adopted.
+  func attach(_ callbacks: Callbacks) {
+    self.callbacks.withLock { $0 = callbacks }
+    evictions.attach(callbacks)
+  }
+
+  /// Uses a test's directory for the pools that are made from here on.
+  func useForTest(_ directory: any UserDirectory) { state.withLock { $0.played = directory } }
+
+  // MARK: What there is
+
+  /// How a backend stands; nil if none has that name.
+  package func standing(_ backend: String) -> BackendStanding? { state.withLock { $0.standings[backend] } }
+
+  /// All backends, by name.
+  package var standings: [BackendStanding] {
+    state.withLock { Array($0.standings.values) }.sorted { $0.name < $1.name }
+  }
+
+  /// A pool; nil if none has that name.
+  package func pool(_ name: String) -> Pool? { state.withLock { $0.pools[name] } }
+
+  /// All pools, by name.
+  package var pools: [Pool] { state.withLock { Array($0.pools.values) }.sorted { $0.name < $1.name } }
+
+  // MARK: Configuration
+
+  /// Goes over to a configuration. What is known of backends and users stays.
+  func adopt(_ plan: FleetPlan) {
+    let callbacks = callbacks.withLock { $0 }
+    let pools = state.withLock { state -> [(pool: Pool, settings: PoolSettings)] in
+      state.plan = plan
+      for (name, backend) in plan.backends {
+        if let known = state.standings[name] {
+          known.adopt(backend.health)
+        } else {
+          state.standings[name] = BackendStanding(name, backend.health)
+        }
+      }
+      // Who has sessions there still holds the standing.
+      for name in state.standings.keys where plan.backends[name] == nil { state.standings[name] = nil }
+      for (name, settings) in plan.pools where state.pools[name] == nil {
+        guard let first = build(name, settings, &state) else { continue }
+        state.pools[name] = Pool(
+          name, first, state.played ?? directory(name, settings), clock: clock, kick: callbacks.kick,
+          wake: callbacks.wake)
+      }
+      for name in state.pools.keys where plan.pools[name] == nil { state.pools[name] = nil }
+      return plan.pools.compactMap { name, settings in state.pools[name].map { ($0, settings) } }
+    }
+    for (pool, settings) in pools { adopt(settings, pool) }
+  }
+
+  private func directory(_ pool: String, _ settings: PoolSettings) -> (any UserDirectory)? {
+    switch settings.balance {
+    case .affinity: MemoryDirectory()
+    case .leastSessions, .roundRobin, .randomTwo: nil
+    }
+  }
+
+  private func adopt(_ wanted: PoolSettings, _ pool: Pool) {
+    var settings = wanted
+    if !settings.balance.isKin(to: pool.settings.balance) {
+      log.logger.warning(
+        "a change of how a pool balances takes a restart", metadata: ["pool": "\(pool.name)"])
+      settings.balance = pool.settings.balance
+    }
+    rebuild(pool, settings)
+  }
+
+  private func rebuild(_ pool: Pool, _ settings: PoolSettings) {
+    if let plan = state.withLock({ build(pool.name, settings, &$0) }) { pool.adopt(plan) }
+  }
+
+  private func build(_ pool: String, _ settings: PoolSettings, _ state: inout State) -> PoolPlan? {
+    guard let plan = state.plan else { return nil }
+    var members: [Member] = []
+    for member in settings.members {
+      guard let standing = state.standings[member.backend] else { continue }
+      let gate = state.gates["\(pool)/\(member.backend)"] ?? LoginGate(most: member.logins)
+      state.gates["\(pool)/\(member.backend)"] = gate
+      members.append(Member(settings: member, standing: standing, gate: gate))
+    }
+    let addresses = Dictionary(
+      uniqueKeysWithValues: settings.members.map { ($0.backend, FleetPlan.address($0.backend, plan.backends)) })
+    do throws(Ring.Failure) { return try PoolPlan(settings, members, addresses: addresses) } catch {
+      log.logger.error("a pool's ring can't be made, the old one stays", metadata: ["reason": "\(error)"])
+      return nil
+    }
+  }
+
+  // MARK: What operators want
+
+  /// Takes an operator's word about a backend. False if none has that name.
+  @discardableResult
+  package func setAdmin(_ backend: String, _ admin: AdminState) -> Bool {
+    guard let standing = standing(backend) else { return false }
+    standing.set(admin)
+    log.logger.notice("backend set", metadata: ["backend": "\(backend)", "state": "\(admin.rawValue)"])
+    switch admin {
+    case .ready, .drain: evictions.end(backend)
+    case .maintenance, .removed: evictions.begin(backend, .rate(moveRate(backend)), .moved)
+    }
+    return true
+  }
+
+  /// Takes a weight an operator set; nil for the configuration's. False if no backend has that name.
+  @discardableResult
+  package func setWeight(_ backend: String, _ weight: Int?) -> Bool {
+    guard let standing = standing(backend) else { return false }
+    standing.set(weight: weight)
+    log.logger.notice(
+      "backend set", metadata: ["backend": "\(backend)", "weight": "\(weight.map(String.init) ?? "default")"])
+    for pool in pools where pool.plan.index(of: backend) != nil {
+      rebuild(pool, pool.settings)
+    }
+    return true
+  }
+
+  /// Users a second that are moved off a backend: as the most careful of its pools wants it.
+  private func moveRate(_ backend: String) -> Int {
+    pools.map(\.settings).filter { $0.members.contains { $0.backend == backend } }.map(\.moveRate).min() ?? 100
+  }
+
+  // MARK: Health
+
+  /// Something was learned about a backend's health.
+  func learn(_ backend: String, _ evidence: HealthEvidence) {
+    guard let standing = standing(backend) else { return }
+    learn(standing, evidence)
+  }
+
+  /// The same of one that is at hand.
+  func learn(_ standing: BackendStanding, _ evidence: HealthEvidence) {
+    guard let change = standing.learn(evidence, at: clock.now) else { return }
+    switch change {
+    case .lost(let why):
+      log.logger.warning("backend lost", metadata: ["backend": "\(standing.name)", "reason": "\(why)"])
+      let spread = pools.map(\.settings).filter { $0.members.contains { $0.backend == standing.name } }.map(\.spread)
+        .max()
+      if let spread, spread > 0 { evictions.begin(standing.name, .within(spread), .backendLost) }
+    case .recovered:
+      log.logger.notice("backend recovered", metadata: ["backend": "\(standing.name)"])
+      if standing.admin == .ready || standing.admin == .drain { evictions.end(standing.name) }
+    }
+  }
+}
+
+extension Balance {
+  /// Whether one may go over to the other with users there.
+  fileprivate func isKin(to other: Balance) -> Bool {
+    switch (self, other) {
+    case (.affinity(let one), .affinity(let other)): one.kind == other.kind && one.key == other.key
+    case (.leastSessions, .leastSessions), (.leastSessions, .roundRobin), (.leastSessions, .randomTwo),
+      (.roundRobin, .leastSessions), (.roundRobin, .roundRobin), (.roundRobin, .randomTwo),
+      (.randomTwo, .leastSessions), (.randomTwo, .roundRobin), (.randomTwo, .randomTwo):
+      true
+    case (.affinity, .leastSessions), (.affinity, .roundRobin), (.affinity, .randomTwo), (.leastSessions, .affinity),
+      (.roundRobin, .affinity), (.randomTwo, .affinity):
+      false
+    }
+  }
+}

@@ -1,0 +1,51 @@
+/// What a configuration makes of the backends together, checked before anything changes.
+
+package struct FleetPlan: Sendable {
+  let pools: [String: PoolSettings]
+  let backends: [String: BackendSettings]
+  let book: BackendBook
+  let listeners: [ListenerSettings]
+
+  /// Checks that pools name backends, and that their rings can be made.
+  init(_ settings: Settings, _ book: BackendBook) throws(SettingsErrors) {
+    var errors: [SettingsError] = []
+    for (name, pool) in settings.pools.sorted(by: { $0.key < $1.key }) {
+      let key = "pools.\(name)"
+      if settings.backends[name] != nil {
+        errors.append(SettingsError(key: key, problem: "a backend has that name too: a route's answer would be either"))
+      }
+      for member in pool.members where settings.backends[member.backend] == nil {
+        errors.append(SettingsError(key: "\(key).members", problem: "no backend is named \"\(member.backend)\""))
+      }
+      guard case .affinity(let affinity) = pool.balance else { continue }
+      if affinity.kind == .table, settings.stateFile == nil {
+        errors.append(
+          SettingsError(key: "\(key).affinity", problem: "a table is kept in a file, and the key state-file is missing")
+        )
+      }
+      do throws(Ring.Failure) {
+        _ = try Ring(
+          form: affinity.ring,
+          members: pool.members.enumerated().map { index, member in
+            RingMember(
+              name: member.backend, address: FleetPlan.address(member.backend, settings.backends),
+              weight: member.weight, index: index)
+          })
+      } catch { errors.append(SettingsError(key: "\(key).ring", problem: "\(error)")) }
+    }
+    guard errors.isEmpty else { throw SettingsErrors(errors) }
+    pools = settings.pools
+    backends = settings.backends
+    self.book = book
+    listeners = settings.listeners
+  }
+
+  /// A backend's address as a ring has it: without brackets; its name where it has no literal address.
+  static func address(_ backend: String, _ backends: [String: BackendSettings]) -> String {
+    switch backends[backend]?.host {
+    case .address(let address)?: address.host
+    case .name(let name)?: name
+    case nil: backend
+    }
+  }
+}

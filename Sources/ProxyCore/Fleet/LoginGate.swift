@@ -1,0 +1,86 @@
+/// Lets so many logins in at a time; the others stand in line, first come first served.
+
+internal import Synchronization
+
+final class LoginGate: Sendable {
+  private let state: Mutex<State>
+
+  private struct State {
+    /// Nil for no bound.
+    var most: Int?
+    /// Logins inside, and those that may go in and have not looked yet.
+    var inside = 0
+    /// The line, from `head` on.
+    var line: [SessionHandle] = []
+    var head = 0
+    /// Whose turn has come.
+    var called: Set<SessionHandle> = []
+
+    var waiting: Int { line.count - head }
+
+    /// Lets in whom there is room for; returns them, to be woken.
+    mutating func call() -> [SessionHandle] {
+      var woken: [SessionHandle] = []
+      while waiting > 0, most.map({ inside < $0 }) ?? true {
+        let next = line[head]
+        head += 1
+        inside += 1
+        called.insert(next)
+        woken.append(next)
+      }
+      if head > 1_024, head * 2 > line.count {
+        line.removeFirst(head)
+        head = 0
+      }
+      return woken
+    }
+  }
+
+  /// A gate with so many places; nil for no bound.
+  init(most: Int?) { state = Mutex(State(most: most)) }
+
+  /// Takes a place. False: the session is in line, will be woken, and has to ask again.
+  func enter(_ handle: SessionHandle) -> Bool {
+    state.withLock { state in
+      if state.called.remove(handle) != nil { return true }
+      if state.waiting == 0, state.most.map({ state.inside < $0 }) ?? true {
+        state.inside += 1
+        return true
+      }
+      if !state.line[state.head...].contains(handle) { state.line.append(handle) }
+      return false
+    }
+  }
+
+  /// Gives a place back. Returns who has to be woken.
+  func leave() -> [SessionHandle] {
+    state.withLock { state in
+      state.inside -= 1
+      precondition(state.inside >= 0, "more logins left a gate than entered")
+      return state.call()
+    }
+  }
+
+  /// A session in line goes away. Returns who has to be woken.
+  func withdraw(_ handle: SessionHandle) -> [SessionHandle] {
+    state.withLock { state in
+      if state.called.remove(handle) != nil {
+        state.inside -= 1
+        return state.call()
+      }
+      if let index = state.line[state.head...].firstIndex(of: handle) { state.line.remove(at: index) }
+      return []
+    }
+  }
+
+  /// A new configuration. Returns who has to be woken.
+  func allow(_ most: Int?) -> [SessionHandle] {
+    state.withLock { state in
+      state.most = most
+      return state.call()
+    }
+  }
+
+  /// Sessions in line.
+  var waiting: Int { state.withLock { $0.waiting } }
+}

@@ -1,0 +1,269 @@
+/// A pool at run time: gives each login a member, and keeps a user's sessions together where that is wanted. One for each
+/// name, for the life of the process; shared by all loops.
+
+internal import Protocols
+internal import Synchronization
+
+package final class Pool: Sendable {
+  /// Its name.
+  package let name: String
+  /// Who remembers where users are; nil without affinity.
+  package let directory: (any UserDirectory)?
+  let residents: Residents?
+  private let state: Mutex<State>
+  private let gate: LoginGate
+  private let clock: Clock
+  private let wake: @Sendable ([SessionHandle]) -> Void
+  private let present = Atomic<Int>(0)
+
+  private struct State {
+    var plan: PoolPlan
+    /// Whose turn it is.
+    var turn = 0
+    /// The round robin's memory.
+    var credit: [Int] = []
+  }
+
+  init(
+    _ name: String, _ plan: PoolPlan, _ directory: (any UserDirectory)?, clock: Clock,
+    kick: @escaping @Sendable ([SessionHandle], SessionEnd.Reason) -> Void,
+    wake: @escaping @Sendable ([SessionHandle]) -> Void
+  ) {
+    self.name = name
+    self.directory = directory
+    self.clock = clock
+    self.wake = wake
+    state = Mutex(State(plan: plan))
+    gate = LoginGate(most: plan.settings.logins)
+    residents = directory.map { Residents($0, kick: kick, wake: wake) }
+  }
+
+  var plan: PoolPlan { state.withLock { $0.plan } }
+  /// What the operator wants.
+  package var settings: PoolSettings { plan.settings }
+  /// Sessions placed by it.
+  package var sessions: Int { present.load(ordering: .relaxed) }
+
+  /// Another configuration, or another weight.
+  func adopt(_ plan: PoolPlan) {
+    state.withLock { $0.plan = plan }
+    wake(gate.allow(plan.settings.logins))
+    for member in plan.members { wake(member.gate.allow(member.settings.logins)) }
+  }
+
+  // MARK: Logins
+
+  /// How far a login came to its member.
+  enum Step {
+    case at(Member)
+    /// It is woken, and has to ask again.
+    case waits
+    case refused(LoginFailure)
+  }
+
+  /// Goes on with a login's claim.
+  func advance(_ claim: inout Claim) -> Step {
+    while true {
+      switch claim.stage {
+      case .wanting:
+        switch settle(&claim) {
+        case .at(let member):
+          present.add(1, ordering: .relaxed)
+          let most = plan.settings.sessions
+          let isFull = most.map { sessions > $0 } ?? false
+          member.standing.arrive()
+          claim.stage = .placed(member)
+          let memberIsFull = member.settings.sessions.map { member.standing.sessions > $0 } ?? false
+          guard !isFull, !memberIsFull else {
+            let who = isFull ? name : member.name
+            release(&claim)
+            return .refused(LoginFailure(.poolFull, "\(who) has as many sessions as it may"))
+          }
+        case .waits: return .waits
+        case .refused(let failure):
+          claim.stage = .released
+          return .refused(failure)
+        }
+      case .placed(let member):
+        guard gate.enter(claim.handle) else { return .waits }
+        claim.stage = .passed(member)
+      case .passed(let member):
+        guard member.gate.enter(claim.handle) else { return .waits }
+        claim.stage = .inside(member)
+      case .inside(let member): return .at(member)
+      case .admitted, .released: preconditionFailure("a claim that is settled goes on")
+      }
+    }
+  }
+
+  private enum Settled {
+    case at(Member)
+    case waits
+    case refused(LoginFailure)
+  }
+
+  private func settle(_ claim: inout Claim) -> Settled {
+    let plan = plan
+    guard let residents else { return choose(claim, plan) }
+    let entry = residents.enter(claim.user, claim.handle, question(claim, plan)) { [self] in
+      whyLeave($0, claim, plan)
+    }
+    return settled(entry, claim, plan)
+  }
+
+  private func settled(_ entry: Residents.Entry, _ claim: Claim, _ plan: PoolPlan) -> Settled {
+    switch entry {
+    case .at(let name):
+      guard let index = plan.index(of: name) else {
+        // It was taken out of the configuration between the question and the answer.
+        residents?.leave(claim.user, claim.handle)
+        return .refused(LoginFailure(.noMember, "\(name) is no member any more"))
+      }
+      return .at(plan.members[index])
+    case .waits: return .waits
+    case .nowhere: return .refused(lack(claim, plan))
+    case .failed(let reason): return .refused(LoginFailure(.directoryFailed, reason))
+    }
+  }
+
+  /// Without affinity.
+  private func choose(_ claim: Claim, _ plan: PoolPlan) -> Settled {
+    let choice = plan.choice(tag: claim.tag, tried: claim.tried, at: clock.now)
+    let index = state.withLock { state -> Int? in
+      state.turn = (state.turn &+ 1) & Int.max
+      switch plan.settings.balance {
+      case .affinity: preconditionFailure("affinity without residents")
+      case .leastSessions: return choice.leastSessions(turn: state.turn)
+      case .roundRobin: return choice.roundRobin(&state.credit)
+      case .randomTwo: return choice.randomTwo { Int.random(in: 0..<$0) }
+      }
+    }
+    guard let index else { return .refused(lack(claim, plan)) }
+    return .at(plan.members[index])
+  }
+
+  /// What the directory has to know to place a user.
+  private func question(_ claim: Claim, _ plan: PoolPlan) -> PlaceQuestion {
+    let choice = plan.choice(tag: claim.tag, tried: claim.tried, at: clock.now)
+    return PlaceQuestion(preferred: plan.ringMember(claim.user, choice).map { plan.members[$0].name }) { name in
+      plan.index(of: name).map { choice.accepts($0) } ?? false
+    }
+  }
+
+  /// Why a resident's sessions at a member end; nil if they may stay.
+  private func whyLeave(_ member: String, _ claim: Claim, _ plan: PoolPlan) -> SessionEnd.Reason? {
+    guard let index = plan.index(of: member) else { return .moved }
+    let stands = plan.members[index].standing.snapshot(at: clock.now)
+    if stands.health.isDown { return .backendLost }
+    let isWanted = claim.tag == nil || plan.members[index].settings.tag == claim.tag
+    return stands.keeps && isWanted ? nil : .moved
+  }
+
+  private func lack(_ claim: Claim, _ plan: PoolPlan) -> LoginFailure {
+    switch plan.choice(tag: claim.tag, tried: claim.tried, at: clock.now).lack {
+    case .full: LoginFailure(.poolFull, "all members of \(name) are full")
+    case .none:
+      LoginFailure(
+        .noMember, claim.tried.isEmpty ? "no member of \(name) takes users" : "no other member of \(name) takes users")
+    }
+  }
+
+  /// The login could not be served by its member: the claim is for another one from here on. False if there is none, or
+  /// the user has other sessions there that stay.
+  func relocate(_ claim: inout Claim) -> Bool {
+    guard let member = claim.member else { preconditionFailure("a claim without a place is relocated") }
+    claim.tried.append(member.name)
+    let plan = plan
+    let choice = plan.choice(tag: claim.tag, tried: claim.tried, at: clock.now)
+    guard choice.candidates.indices.contains(where: { choice.isOpen($0) }) else { return false }
+    if let residents {
+      guard residents.relocate(claim.user, claim.handle, question(claim, plan)) != nil else { return false }
+    }
+    vacate(&claim)
+    claim.stage = .wanting
+    return true
+  }
+
+  // MARK: Ends
+
+  /// The member let the login in: others may go on with theirs.
+  func admitted(_ claim: inout Claim) {
+    guard case .inside(let member) = claim.stage else { preconditionFailure("a login is let in that is not inside") }
+    residents?.confirm(claim.user)
+    leaveGates(member, claim.handle)
+    claim.stage = .admitted(member)
+  }
+
+  /// The session is gone, or the login refused.
+  func release(_ claim: inout Claim) {
+    vacate(&claim)
+    residents?.leave(claim.user, claim.handle)
+    claim.stage = .released
+  }
+
+  /// Gives up what is held at the member, and leaves the user where it is.
+  private func vacate(_ claim: inout Claim) {
+    switch claim.stage {
+    case .wanting, .released: return
+    case .placed(let member):
+      wake(gate.withdraw(claim.handle))
+      member.standing.settle()
+      member.standing.depart()
+    case .passed(let member):
+      wake(member.gate.withdraw(claim.handle))
+      wake(gate.leave())
+      member.standing.settle()
+      member.standing.depart()
+    case .inside(let member):
+      leaveGates(member, claim.handle)
+      member.standing.depart()
+    case .admitted(let member): member.standing.depart()
+    }
+    present.subtract(1, ordering: .relaxed)
+  }
+
+  private func leaveGates(_ member: Member, _ handle: SessionHandle) {
+    member.standing.settle()
+    wake(member.gate.leave())
+    wake(gate.leave())
+  }
+}
+
+/// A login's claim to a member, from the wish to the session's end.
+struct Claim: Sendable {
+  /// The user, as the pool's key has it.
+  let user: String
+  /// The site the route asked for; nil for any.
+  let tag: String?
+  let handle: SessionHandle
+  /// Members that have failed this login.
+  var tried: [String] = []
+  fileprivate(set) var stage = Stage.wanting
+
+  enum Stage: Sendable {
+    case wanting
+    /// It has a member, and stands at the pool's gate.
+    case placed(Member)
+    /// It stands at the member's gate.
+    case passed(Member)
+    /// It may log in.
+    case inside(Member)
+    /// It is logged in.
+    case admitted(Member)
+    case released
+  }
+
+  init(user: String, tag: String?, handle: SessionHandle) {
+    self.user = user
+    self.tag = tag
+    self.handle = handle
+  }
+
+  /// The member, once there is one.
+  var member: Member? {
+    switch stage {
+    case .wanting, .released: nil
+    case .placed(let member), .passed(let member), .inside(let member), .admitted(let member): member
+    }
+  }
+}

@@ -1,0 +1,89 @@
+/// A pool as it is until the next reload or change of a weight: its members, their ring, and who of them may be chosen.
+
+internal import Protocols
+
+/// A backend in a pool, with how it stands.
+struct Member: Sendable {
+  let settings: MemberSettings
+  let standing: BackendStanding
+  /// Its logins in progress, bounded.
+  let gate: LoginGate
+
+  var name: String { settings.backend }
+  /// Its share, in comparison with the others'.
+  var weight: Int { standing.weight ?? settings.weight }
+}
+
+final class PoolPlan: Sendable {
+  let settings: PoolSettings
+  let members: [Member]
+  /// Nil without affinity.
+  let ring: Ring?
+  private let indices: [String: Int]
+
+  /// The members' addresses are those of the configuration, as the director's ring has them.
+  init(_ settings: PoolSettings, _ members: [Member], addresses: [String: String]) throws(Ring.Failure) {
+    self.settings = settings
+    self.members = members
+    indices = Dictionary(members.enumerated().map { ($1.name, $0) }, uniquingKeysWith: { first, _ in first })
+    switch settings.balance {
+    case .affinity(let affinity):
+      ring = try Ring(
+        form: affinity.ring,
+        members: members.enumerated().map { index, member in
+          RingMember(
+            name: member.name, address: addresses[member.name] ?? member.name, weight: member.weight, index: index)
+        })
+    case .leastSessions, .roundRobin, .randomTwo: ring = nil
+    }
+  }
+
+  func index(of name: String) -> Int? { indices[name] }
+
+  /// What there is to choose from for a user with that tag. `tried`: members that have failed the login already.
+  func choice(tag: String?, tried: [String], at now: UInt64) -> Choice {
+    Choice(
+      members.map { member in
+        let stands = member.standing.snapshot(at: now)
+        let isWanted = tag == nil || member.settings.tag == tag
+        return Candidate(
+          weight: member.weight, share: share(stands, at: now), sessions: stands.sessions,
+          takes: stands.takes && isWanted && !tried.contains(member.name),
+          isFull: member.settings.sessions.map { stands.sessions >= $0 } ?? false, isBackup: member.settings.isBackup)
+      })
+  }
+
+  /// The percentage of its weight that a member gets: what its agent wants, and less while it starts slowly.
+  private func share(_ stands: BackendStanding.Snapshot, at now: UInt64) -> Int {
+    guard settings.slowStart > 0, let recovered = stands.recovered, now < recovered + settings.slowStart else {
+      return stands.share
+    }
+    let ramp = max(PoolPlan.leastRamp, Int((now - recovered) * 100 / settings.slowStart))
+    return max(1, stands.share * ramp / 100)
+  }
+
+  /// A member that has just come back gets this percentage at first: none would never be seen to work.
+  private static let leastRamp = 5
+
+  /// The member the ring gives a user.
+  func ringMember(_ user: String, _ choice: Choice) -> Int? {
+    guard let ring, case .affinity(let affinity) = settings.balance else {
+      preconditionFailure("a ring is for affinity")
+    }
+    // A member with less than its share takes that part of its users, always the same ones.
+    let draw = PoolPlan.draw(user)
+    func accepts(_ index: Int) -> Bool { choice.isOpen(index) && draw < choice.candidates[index].share }
+    let bounded = affinity.loadBound.flatMap { bound in
+      ring.member(for: user, where: accepts, load: { choice.candidates[$0].sessions }, bound: bound)
+    }
+    // The last ones that are open take everybody, whatever their share.
+    return bounded ?? ring.member(for: user, where: accepts) ?? ring.member(for: user) { choice.isOpen($0) }
+  }
+
+  /// A user's number from 0 to 99, for shares: FNV-1a, whose low bits are mixed enough for a percentage.
+  private static func draw(_ user: String) -> Int {
+    var hash: UInt64 = 0xCBF2_9CE4_8422_2325
+    for byte in user.utf8 { hash = (hash ^ UInt64(byte)) &* 0x100_0000_01B3 }
+    return Int((hash ^ hash >> 32) % 100)
+  }
+}

@@ -1,0 +1,288 @@
+/// The users with sessions here, and where: what keeps all of a user's sessions on one member.
+///
+/// A user's first session asks the directory for the place, and the user is a resident from then on until the last session
+/// has ended; the sessions in between need to ask nobody. A resident who can't stay leaves: the sessions are ended, and who
+/// logs in meanwhile waits until the last is gone and the directory gives a new place.
+
+internal import Synchronization
+
+final class Residents: Sendable {
+  private let directory: any UserDirectory
+  private let shards: [Shard]
+  /// Ends sessions.
+  private let kick: @Sendable ([SessionHandle], SessionEnd.Reason) -> Void
+  /// Has sessions look again.
+  private let wake: @Sendable ([SessionHandle]) -> Void
+
+  /// What became of a session's wish for a place.
+  enum Entry: Equatable {
+    /// The session is counted there.
+    case at(String)
+    /// It will be woken, and has to ask again.
+    case waits
+    /// No member takes the user.
+    case nowhere
+    /// The directory could not be asked.
+    case failed(String)
+  }
+
+  /// Neighbours on a lock are few.
+  private static let shardCount = 64
+
+  private final class Shard: Sendable {
+    let state = Mutex(State())
+  }
+
+  private struct State {
+    var residents: [String: Resident] = [:]
+    /// Refusals that their sessions have not heard yet.
+    var refusals: [SessionHandle: Entry] = [:]
+  }
+
+  private struct Resident {
+    var stage: Stage
+    /// Sessions counted at the member.
+    var here: [SessionHandle] = []
+    /// Whether one of them was let in by the member: then its leaving counts.
+    var wasThere = false
+    var waiting: [Waiter] = []
+  }
+
+  private enum Stage: Equatable {
+    /// The directory is being asked.
+    case asking
+    case at(String)
+    /// The sessions there are being ended.
+    case leaving(String)
+  }
+
+  private struct Waiter {
+    let handle: SessionHandle
+    let question: PlaceQuestion
+  }
+
+  init(
+    _ directory: any UserDirectory, kick: @escaping @Sendable ([SessionHandle], SessionEnd.Reason) -> Void,
+    wake: @escaping @Sendable ([SessionHandle]) -> Void
+  ) {
+    self.directory = directory
+    self.kick = kick
+    self.wake = wake
+    shards = (0..<Residents.shardCount).map { _ in Shard() }
+    directory.onRecall { [weak self] user in self?.recall(user) }
+  }
+
+  private func shard(_ user: String) -> Shard { shards[Int(UInt(bitPattern: user.hashValue) % UInt(shards.count))] }
+
+  // MARK: Sessions
+
+  /// A session wants a place for its user; again after it was woken. `keeps`: whether a resident may stay at a member;
+  /// nil is yes, else it is why the sessions there end.
+  func enter(
+    _ user: String, _ handle: SessionHandle, _ question: PlaceQuestion,
+    keeps: (String) -> SessionEnd.Reason?
+  ) -> Entry {
+    enum Step { case entry(Entry), ask, end([SessionHandle], SessionEnd.Reason) }
+    let shard = shard(user)
+    let step = shard.state.withLock { state -> Step in
+      if let refusal = state.refusals.removeValue(forKey: handle) { return .entry(refusal) }
+      guard var resident = state.residents[user] else {
+        state.residents[user] = Resident(stage: .asking, waiting: [Waiter(handle: handle, question: question)])
+        return .ask
+      }
+      defer { state.residents[user] = resident }
+      switch resident.stage {
+      case .at(let member):
+        if resident.here.contains(handle) { return .entry(.at(member)) }
+        guard let reason = keeps(member) else {
+          resident.here.append(handle)
+          return .entry(.at(member))
+        }
+        resident.stage = .leaving(member)
+        resident.waiting.append(Waiter(handle: handle, question: question))
+        return .end(resident.here, reason)
+      case .asking, .leaving:
+        // It was given a place and is to leave it before it has looked: its end is on the way.
+        if resident.here.contains(handle) { return .entry(.waits) }
+        if !resident.waiting.contains(where: { $0.handle == handle }) {
+          resident.waiting.append(Waiter(handle: handle, question: question))
+        }
+        return .entry(.waits)
+      }
+    }
+    switch step {
+    case .entry(let entry): return entry
+    case .ask: return ask(user, question, for: handle)
+    case .end(let handles, let reason):
+      kick(handles, reason)
+      return .waits
+    }
+  }
+
+  /// The session was let in at its member.
+  func confirm(_ user: String) { shard(user).state.withLock { $0.residents[user]?.wasThere = true } }
+
+  /// A session is gone, wherever it stood.
+  func leave(_ user: String, _ handle: SessionHandle) {
+    let next = shard(user).state.withLock { state -> (departs: Bool, wasThere: Bool, question: PlaceQuestion?) in
+      if state.refusals.removeValue(forKey: handle) != nil { return (false, false, nil) }
+      guard var resident = state.residents[user] else { return (false, false, nil) }
+      if let index = resident.waiting.firstIndex(where: { $0.handle == handle }) {
+        resident.waiting.remove(at: index)
+        state.residents[user] = resident
+        return (false, false, nil)
+      }
+      guard let index = resident.here.firstIndex(of: handle) else { return (false, false, nil) }
+      resident.here.remove(at: index)
+      guard resident.here.isEmpty else {
+        state.residents[user] = resident
+        return (false, false, nil)
+      }
+      return depart(user, &state, resident)
+    }
+    goOn(user, next)
+  }
+
+  /// A session can't be served by its member: where else? Nil: it is not the user's only one, and the others stay.
+  func relocate(_ user: String, _ handle: SessionHandle, _ question: PlaceQuestion) -> Entry? {
+    let shard = shard(user)
+    let wasThere = shard.state.withLock { state -> Bool? in
+      guard var resident = state.residents[user], case .at = resident.stage, resident.here == [handle] else {
+        return nil
+      }
+      let wasThere = resident.wasThere
+      resident.stage = .asking
+      resident.here = []
+      resident.wasThere = false
+      resident.waiting.insert(Waiter(handle: handle, question: question), at: 0)
+      state.residents[user] = resident
+      return wasThere
+    }
+    guard let wasThere else { return nil }
+    directory.depart(user, wasThere: wasThere)
+    return ask(user, question, for: handle)
+  }
+
+  // MARK: Leaving
+
+  /// The user is to go elsewhere: the sessions here are ended.
+  private func recall(_ user: String) { expel(user, .moved) }
+
+  /// Ends the user's sessions here; who logs in from now on waits for the last to be gone.
+  func expel(_ user: String, _ reason: SessionEnd.Reason) {
+    let handles = shard(user).state.withLock { state -> [SessionHandle] in
+      guard case .at(let member)? = state.residents[user]?.stage else { return [] }
+      state.residents[user]?.stage = .leaving(member)
+      return state.residents[user]?.here ?? []
+    }
+    if !handles.isEmpty { kick(handles, reason) }
+  }
+
+  /// The residents at a member, at most so many.
+  func users(at member: String, most: Int) -> [String] {
+    var users: [String] = []
+    for shard in shards where users.count < most {
+      shard.state.withLock { state in
+        for (user, resident) in state.residents where resident.stage == .at(member) {
+          users.append(user)
+          if users.count >= most { return }
+        }
+      }
+    }
+    return users
+  }
+
+  /// Where the user's sessions are; nil for no sessions.
+  func member(of user: String) -> String? {
+    shard(user).state.withLock { state in
+      switch state.residents[user]?.stage {
+      case .at(let member)?, .leaving(let member)?: member
+      case .asking?, nil: nil
+      }
+    }
+  }
+
+  /// Users with sessions.
+  var count: Int { shards.reduce(0) { $0 + $1.state.withLock { $0.residents.count } } }
+
+  // MARK: The directory
+
+  /// The last session at a member is gone: what is to be done outside the lock.
+  private func depart(
+    _ user: String, _ state: inout State, _ left: Resident
+  ) -> (departs: Bool, wasThere: Bool, question: PlaceQuestion?) {
+    var resident = left
+    let wasThere = resident.wasThere
+    resident.wasThere = false
+    switch resident.stage {
+    case .asking: preconditionFailure("a session was counted before there was a place")
+    case .at, .leaving: break
+    }
+    guard let first = resident.waiting.first else {
+      state.residents[user] = nil
+      return (true, wasThere, nil)
+    }
+    resident.stage = .asking
+    state.residents[user] = resident
+    return (true, wasThere, first.question)
+  }
+
+  private func goOn(_ user: String, _ next: (departs: Bool, wasThere: Bool, question: PlaceQuestion?)) {
+    guard next.departs else { return }
+    directory.depart(user, wasThere: next.wasThere)
+    if let question = next.question { _ = ask(user, question, for: nil) }
+  }
+
+  /// Asks for a place, and answers the session that asks if the answer is there at once.
+  private func ask(_ user: String, _ question: PlaceQuestion, for handle: SessionHandle?) -> Entry {
+    let answer = directory.locate(user, question) { [weak self] answer in
+      self?.answered(user, answer, for: nil)
+    }
+    guard let answer else { return .waits }
+    return answered(user, answer, for: handle) ?? .waits
+  }
+
+  /// The directory's answer: for all who wait. Returns what it is for that session, which needs not be woken.
+  @discardableResult
+  private func answered(_ user: String, _ answer: PlaceAnswer, for handle: SessionHandle?) -> Entry? {
+    var woken: [SessionHandle] = []
+    var departs = false
+    let own = shard(user).state.withLock { state -> Entry? in
+      guard var resident = state.residents[user], resident.stage == .asking else {
+        preconditionFailure("an answer nobody waits for")
+      }
+      let handles = resident.waiting.map(\.handle)
+      resident.waiting = []
+      woken = handles.filter { $0 != handle }
+      let entry: Entry
+      switch answer {
+      case .at(let member):
+        resident.stage = .at(member)
+        resident.here = handles
+        entry = .at(member)
+        departs = handles.isEmpty
+        state.residents[user] = departs ? nil : resident
+      case .nowhere, .failed:
+        entry = answer.refusal
+        for handle in woken { state.refusals[handle] = entry }
+        state.residents[user] = nil
+      }
+      return handle.map { handles.contains($0) } == true ? entry : nil
+    }
+    // They went away while the directory was asked.
+    if departs { directory.depart(user, wasThere: false) }
+    if !woken.isEmpty { wake(woken) }
+    return own
+  }
+}
+
+extension PlaceAnswer {
+  /// What a session hears that gets no place.
+  fileprivate var refusal: Residents.Entry {
+    switch self {
+    case .at: preconditionFailure("a place is no refusal")
+    case .nowhere: .nowhere
+    case .failed(let reason): .failed(reason)
+    }
+  }
+}
