@@ -152,7 +152,7 @@ struct TraceTests {
     for told in way.told { #expect(lines.contains { $0.hasPrefix(told) }, "\(told) in \(text)") }
     #expect(lines.first?.hasPrefix("login ") == true)
     #expect(lines.last?.hasPrefix("end ") == true)
-    #expect(lines.contains { $0.hasPrefix("lookup default: a") })
+    #expect(lines.contains { $0.hasPrefix("lookup default: a (127.0.0.1:") })
     #expect(lines.contains { $0.hasPrefix("connect 127.0.0.1:") })
   }
 

@@ -51,6 +51,13 @@ package final class Pool: Sendable {
     for member in plan.members { wake(member.gate.allow(member.settings.logins)) }
   }
 
+  /// The member the ring gives a user now, by who takes users; nil if nobody does, or there is no ring.
+  package func home(of user: String) -> String? {
+    let plan = plan
+    guard plan.ring != nil else { return nil }
+    return plan.ringMember(user, plan.choice(tag: nil, tried: [], at: clock.now)).map { plan.members[$0].name }
+  }
+
   // MARK: Logins
 
   /// How far a login came to its member.

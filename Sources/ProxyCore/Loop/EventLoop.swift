@@ -310,9 +310,6 @@ package actor EventLoop {
     sessions[token]?.kick(reason, on: self)
   }
 
-  /// What is done for another thread happens now, not at the last event's time.
-  func readClock() { now = clock.now }
-
   /// The sessions at a backend, logged in or on their way.
   func guests(at backend: String) -> [Evictions.Guest] {
     sessions.all.filter { $0.record.backend == backend && $0.lease != nil }.map {
@@ -320,6 +317,9 @@ package actor EventLoop {
         user: String(decoding: $0.record.login, as: UTF8.self), handle: SessionHandle(loop: index, token: $0.token))
     }
   }
+
+  /// What is done for another thread happens now, not at the last event's time.
+  func readClock() { now = clock.now }
 
   /// A session's wait may be over.
   func wake(_ token: Token) {

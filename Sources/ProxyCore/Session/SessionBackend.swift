@@ -317,6 +317,7 @@ extension Session {
     login.output.append(loop.reply.span)
     let early = backend.copyInput(to: &login.output)
     var relay = Relay(backend.releaseTransport())
+    relay.down.keepsEnd = isInPool
     relay.down.queue = exchange(&login.output, with: ByteQueue())
     relay.down.count = UInt64(early)
     relay.up.queue = exchange(&login.input, with: ByteQueue())

@@ -221,7 +221,7 @@ extension Session {
   }
 
   /// Whether other members of a pool may do better.
-  private var isInPool: Bool {
+  var isInPool: Bool {
     switch lease {
     case .pool?: true
     case .backend?, nil: false

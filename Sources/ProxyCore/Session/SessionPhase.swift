@@ -196,13 +196,24 @@ struct Closing: ~Copyable {
   var isShutDown = false
   /// Bytes read and thrown away.
   var discarded = 0
+  /// The client is not told before: its backend is lost with all that were there, and not all shall come back at once.
+  /// Nothing is left to be said then.
+  var holds: UInt64 = 0
 
-  let deadline: UInt64
+  var deadline: UInt64
 
   init(_ login: PreLogin, _ end: SessionEnd, at now: UInt64) {
     output = exchange(&login.output, with: ByteQueue())
     self.end = end
     deadline = now + Closing.patience
+  }
+
+  /// A relay whose end is kept from the client for a while.
+  init(_ end: SessionEnd, holds: UInt64) {
+    output = ByteQueue()
+    self.end = end
+    self.holds = holds
+    deadline = holds
   }
 
   static let doing = "saying goodbye"

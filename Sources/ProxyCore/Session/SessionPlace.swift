@@ -56,7 +56,7 @@ extension Session {
         return refuse(login, .unavailable, LoginFailure(.noMember, reason), on: loop)
       }
       meterPart(.placement, login, on: loop)
-      trace(.place, "\(pool.name): \(member.name)")
+      trace(.place, "\(member.name) of \(pool.name)\(claim.user.isEmpty ? "" : ", as \(claim.user)")")
       return begin(login, PlacedRoute(backend: backend, route: route), on: loop)
     case .waits:
       guard loop.now < until else {
@@ -142,6 +142,7 @@ extension Session {
       line.add("failure", failure.reason.rawValue)
       if let detail = failure.detail { line.add("detail", detail) }
     }
+    trace(.place, "another member is tried: \(failure.reason.rawValue)")
     forgetBackend()
     record.backendAddress = nil
     record.backendTLS = nil

@@ -41,7 +41,11 @@ extension Session {
     case .found(let route):
       let name = route.loginAs.map { ", as \(text($0))" } ?? ""
       let password = route.password == nil ? "" : ", with a password of its own"
-      return "\(route.source): \(route.target.name)\(name)\(password)"
+      switch route.target {
+      case .backend(let backend):
+        return "\(route.source): \(backend.name) (\(backend.host):\(backend.port))\(name)\(password)"
+      case .pool: return "\(route.source): the pool \(route.target.name)\(name)\(password)"
+      }
     case .disabled(let source): return "\(source): nobody is let in under this name"
     case .unknownUser: return "no source knows the user"
     case .refused(let source, _): return "\(source) refuses the password"
