@@ -38,6 +38,8 @@ package final class Pool: Sendable {
     residents = directory.map { Residents($0, kick: kick, wake: wake) }
   }
 
+  /// The time, as the pool's sessions have it.
+  var time: UInt64 { clock.now }
   var plan: PoolPlan { state.withLock { $0.plan } }
   /// What the operator wants.
   package var settings: PoolSettings { plan.settings }

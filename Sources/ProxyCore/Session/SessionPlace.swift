@@ -32,15 +32,11 @@ extension Session {
     }
   }
 
-  /// What the user's sessions have in common: the name at the backend, as the pool's key has it. In lower case, as the
-  /// director's ring has it.
+  /// What the user's sessions have in common: the name at the backend, as the pool's key has it.
   private func affinityKey(_ login: PreLogin, _ pool: Pool, on loop: isolated EventLoop) -> String {
-    let rules = loop.plan.settings.names
     switch pool.settings.balance {
-    case .affinity(let affinity):
-      let key = affinity.key.key(login.draft.user, rules, KeyFacts())
-      return String(decoding: key.map(\.lowercased), as: UTF8.self)
-    case .leastSessions, .roundRobin, .randomTwo: return ""
+    case .affinity(let affinity): Pool.key(login.draft.user, affinity, loop.plan.settings.names)
+    case .leastSessions, .roundRobin, .randomTwo: ""
     }
   }
 
