@@ -39,8 +39,8 @@ protocol FleetActions: Sendable {
   func move(_ user: String, to backend: String, pool: String?) throws(ControlProblem)
   /// Returns in how many pools the user was known.
   func forget(_ user: String, pool: String?) throws(ControlProblem) -> Int
-  /// Has the users of a backend placed anew; returns how many.
-  func flush(_ backend: String, pool: String?) throws(ControlProblem) -> Int
+  /// Has the users of a backend placed anew, or all users; returns how many.
+  func flush(_ backend: String?, pool: String?) throws(ControlProblem) -> Int
   /// Returns how many were taken.
   func load(_ entries: [ControlEntry], pool: String?) throws(ControlProblem) -> Int
 }

@@ -80,9 +80,11 @@ struct ToldUser: Equatable, Sendable, Codable {
 struct ToldBackend: Equatable, Sendable, Codable {
   var backend: String
   /// The pools it is in.
-  var pools: [String]
+  var pools: [String] = []
   /// What the operator wants: `ready`, `drain`, `maint`, `removed`; nil for a server that a map names by its address.
   var state: String?
+  /// What its agent wants, if that is stricter.
+  var agent: String?
   /// `up`, `doubted` or `down`; nil as for `state`.
   var health: String?
   /// Why it is not well.
@@ -91,9 +93,11 @@ struct ToldBackend: Equatable, Sendable, Codable {
   var since: Int?
   var sessions: Int
   /// Logins in progress.
-  var entering: Int
-  /// What the operator set at run time; nil for the configuration's.
+  var entering = 0
+  /// Nil if it is in no pool, or has another one in each.
   var weight: Int?
+  /// Whether the operator has set it at run time.
+  var weightSet = false
   /// The percentage of its weight that its agent wants.
   var share: Int?
   var triedLogins: Int

@@ -31,7 +31,7 @@ enum ControlCommand: String, Equatable, Sendable, CaseIterable {
         ControlArgument("state", .choice(["ready", "drain", "maint", "removed"])),
         ControlArgument("weight", .weight),
       ]
-    case .affinityList, .affinityDump: [ControlArgument("pool", .text), ControlArgument("backend", .text)]
+    case .affinityList, .affinityDump, .affinityFlush: [ControlArgument("pool", .text), ControlArgument("backend", .text)]
     case .affinityMap, .affinityForget:
       [ControlArgument("user", .text, isRequired: true), ControlArgument("pool", .text)]
     case .affinityMove:
@@ -39,8 +39,7 @@ enum ControlCommand: String, Equatable, Sendable, CaseIterable {
         ControlArgument("user", .text, isRequired: true), ControlArgument("backend", .text, isRequired: true),
         ControlArgument("pool", .text),
       ]
-    case .affinityFlush: [ControlArgument("backend", .text, isRequired: true), ControlArgument("pool", .text)]
-    case .affinityLoad: [ControlArgument("entries", .entries, isRequired: true), ControlArgument("pool", .text)]
+        case .affinityLoad: [ControlArgument("entries", .entries, isRequired: true), ControlArgument("pool", .text)]
     case .logLevel:
       [ControlArgument("level", .choice(["trace", "debug", "info", "notice", "warning", "error", "critical"]))]
     case .trace:

@@ -15,14 +15,14 @@ protocol AnswerSink: AnyObject {
 }
 
 /// The last line of an answer.
-enum Closing {
+enum AnswerEnd {
   case count(Int)
   case bounds(Int)
   case status(ToldStatus)
   case setting(ToldSetting)
   case level(Logger.Level)
 
-  fileprivate static let nothing = Closing.count(0)
+  fileprivate static let nothing = AnswerEnd.count(0)
 
   /// As the log tells it.
   var words: String {
@@ -39,7 +39,7 @@ struct ControlDesk: Sendable {
   let actions: any ControlActions
 
   /// Does it; rows go to `sink` meanwhile.
-  func perform(_ request: ControlRequest, _ sink: any AnswerSink) throws(ControlProblem) -> Closing {
+  func perform(_ request: ControlRequest, _ sink: any AnswerSink) throws(ControlProblem) -> AnswerEnd {
     switch request.command {
     case .status:
       for listener in actions.listeners() where !sink.row(listener) { break }
@@ -81,9 +81,11 @@ struct ControlDesk: Sendable {
   }
 
   private func answered<Value>(_ value: Value?) throws(ControlProblem) -> Value {
-    guard let value else { throw ControlProblem(.unavailable, "the proxy does not answer: it stops, or is overloaded") }
+    guard let value else { throw ControlDesk.silence }
     return value
   }
+
+  private static let silence = ControlProblem(.unavailable, "the proxy does not answer: it stops, or is overloaded")
 
   // MARK: Sessions
 
@@ -103,7 +105,7 @@ struct ControlDesk: Sendable {
     return filter
   }
 
-  private func sessions(_ request: ControlRequest, _ sink: any AnswerSink) throws(ControlProblem) -> Closing {
+  private func sessions(_ request: ControlRequest, _ sink: any AnswerSink) throws(ControlProblem) -> AnswerEnd {
     let limit = request.number("limit") ?? .max
     var count = 0
     let isComplete = actions.sessions(try filter(request)) { session in
@@ -111,13 +113,13 @@ struct ControlDesk: Sendable {
       count += 1
       return sink.row(session)
     }
-    if !isComplete { let _: Int = try answered(nil) }
+    if !isComplete { throw ControlDesk.silence }
     return .count(count)
   }
 
   // MARK: The fleet
 
-  private func backend(_ request: ControlRequest) throws(ControlProblem) -> Closing {
+  private func backend(_ request: ControlRequest) throws(ControlProblem) -> AnswerEnd {
     let name = request.text("backend") ?? ""
     let state = request.text("state").flatMap { AdminState(rawValue: $0) }
     let weight = request.number("weight").map { WeightChange.to($0) } ?? (request.has("weight") ? .standard : nil)
@@ -130,7 +132,7 @@ struct ControlDesk: Sendable {
     return .setting(setting)
   }
 
-  private func affinity(_ request: ControlRequest, _ sink: any AnswerSink) throws(ControlProblem) -> Closing {
+  private func affinity(_ request: ControlRequest, _ sink: any AnswerSink) throws(ControlProblem) -> AnswerEnd {
     let fleet = actions.fleet
     let (user, backend, pool) = (request.text("user") ?? "", request.text("backend"), request.text("pool"))
     switch request.command {
@@ -142,7 +144,7 @@ struct ControlDesk: Sendable {
       let count = try fleet.forget(user, pool: pool)
       guard count > 0 else { throw ControlProblem(.notFound, "nothing is remembered of \"\(user)\"") }
       return .count(count)
-    case .affinityFlush: return .count(try fleet.flush(backend ?? "", pool: pool))
+    case .affinityFlush: return .count(try fleet.flush(backend, pool: pool))
     case .affinityLoad: return .count(try fleet.load(request.entries("entries"), pool: pool))
     case .affinityList, .affinityDump, .status, .sessions, .kick, .who, .backends, .backend, .metrics, .reload,
       .logLevel, .trace:
@@ -157,7 +159,7 @@ struct ControlDesk: Sendable {
 
   // MARK: Trace
 
-  private func trace(_ request: ControlRequest, _ sink: any AnswerSink) throws(ControlProblem) -> Closing {
+  private func trace(_ request: ControlRequest, _ sink: any AnswerSink) throws(ControlProblem) -> AnswerEnd {
     var bounds = TraceBounds()
     if let seconds = request.number("seconds") { bounds.time = UInt64(seconds) * 1_000_000_000 }
     if let lines = request.number("lines") { bounds.lines = lines }

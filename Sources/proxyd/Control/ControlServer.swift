@@ -128,7 +128,7 @@ private final class ControlTalk: AnswerSink {
     return !isBroken
   }
 
-  func end(_ closing: Closing) -> Bool {
+  func end(_ closing: AnswerEnd) -> Bool {
     switch closing {
     case .count(let count): waiting += writer.done(ToldCount(count: count))
     case .bounds(let count):
