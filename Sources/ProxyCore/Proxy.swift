@@ -71,6 +71,15 @@ package final class Proxy: Sendable {
     state.withLock { $0.current.plan.listeners.map(\.listener.address) }
   }
 
+  /// The listeners there are.
+  package var listeners: [Listener] { state.withLock { $0.current.plan.listeners.map(\.listener) } }
+
+  /// The configuration in use.
+  package var settings: Settings { state.withLock { $0.current.settings } }
+
+  /// Whether it accepts no connection any more.
+  package var isStopping: Bool { state.withLock { $0.busy != nil } }
+
   /// Sessions now.
   package var sessions: Int { house.admission.count }
 
@@ -85,6 +94,9 @@ package final class Proxy: Sendable {
         throw SettingsErrors([SettingsError(key: "log.to", problem: "it can't be opened: \(error)")])
       }
       tell(prepared.warnings)
+      if settings.control != current.settings.control {
+        tell([SettingsError(key: "control", problem: "a change takes a restart")])
+      }
       if settings.loops != loops.count { tell([SettingsError(key: "loops", problem: "a change takes a restart")]) }
       house.admission.allow(settings.sessions ?? Admission.sessions(descriptors: Syscall.raiseDescriptorLimit()))
       watch.withLock { $0?.follow(prepared.files) }
