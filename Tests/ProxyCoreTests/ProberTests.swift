@@ -4,11 +4,15 @@
 import COpenSSL
 import Foundation
 import Glibc
-import Synchronization
 import Testing
 
 @testable import Protocols
 @testable import ProxyCore
+
+// In a build for ThreadSanitizer ProxyCore has a Mutex of its own.
+#if !PROXYD_TSAN
+  import struct Synchronization.Mutex
+#endif
 
 /// Probers against backends that the test plays on loopback.
 private final class ProbeStage {
