@@ -68,6 +68,7 @@ package final class StateFile: Sendable {
     var batches = 0
     var isWriting = false
     var isWatched = false
+    var isStalled = false
     var isClosed = false
   }
 
@@ -126,7 +127,10 @@ package final class StateFile: Sendable {
 
   /// Writes all there is, and gives the file up. Returns when that is done, or after `patience`.
   package func close() {
-    state.withLock { $0.isClosed = true }
+    state.withLock { state in
+      state.isClosed = true
+      trusted.store(false, ordering: .releasing)
+    }
     signal.signal()
     _ = ended.wait(timeout: .now() + .nanoseconds(Int(StateFile.patience)))
   }
@@ -179,12 +183,13 @@ package final class StateFile: Sendable {
     }
   }
 
-  /// The user's row is not as it should be. `isUrgent`: somebody waits until it is.
-  func write(_ user: String, of keeper: any StateKeeper, isUrgent: Bool) {
-    enum Next { case nothing, signal, signalAndWatch(Int), arm }
+  /// The user's row is not as it should be. `isUrgent`: somebody waits until it is. False if that is in vain.
+  @discardableResult
+  func write(_ user: String, of keeper: any StateKeeper, isUrgent: Bool) -> Bool {
+    enum Next { case refused, nothing, signal, signalAndWatch(Int), arm }
     let next = state.withLock { state -> Next in
       // What is missing is searched for once the file can be written.
-      guard state.trouble == nil, !state.isClosed else { return .nothing }
+      guard state.trouble == nil, !state.isClosed else { return .refused }
       guard isUrgent else {
         state.lazy.add(Item(keeper: keeper, user: user))
         if state.lazyIsArmed { return .nothing }
@@ -197,7 +202,8 @@ package final class StateFile: Sendable {
       return .signalAndWatch(state.batches)
     }
     switch next {
-    case .nothing: return
+    case .refused: return false
+    case .nothing: break
     case .signal: signal.signal()
     case .signalAndWatch(let batches):
       signal.signal()
@@ -210,6 +216,7 @@ package final class StateFile: Sendable {
         }
       }
     }
+    return true
   }
 
   private func wake(_ change: (inout State) -> Void) {
@@ -229,6 +236,7 @@ package final class StateFile: Sendable {
         return (nil, false)
       }
       guard state.batches == batches else { return (state.batches, false) }
+      state.isStalled = true
       trusted.store(false, ordering: .releasing)
       return (batches, true)
     }
@@ -385,6 +393,7 @@ package final class StateFile: Sendable {
     state.withLock { state in
       state.trouble = trouble
       state.isWriting = false
+      state.isStalled = false
       state.batches += 1
       state.search = nil
       state.urgent = Line()
@@ -402,14 +411,15 @@ package final class StateFile: Sendable {
       for row in task.backends where state.backends[row.name] == row { state.backends[row.name] = nil }
       state.batches += 1
       state.isWriting = false
-      if task.isAttempt {
+      if task.isAttempt || state.isStalled {
         // From here on users are written as they come; those who came before are searched for, from the beginning.
         state.trouble = nil
+        state.isStalled = false
         state.search = Search()
       } else if task.search != nil {
         state.search = search
       }
-      trusted.store(true, ordering: .releasing)
+      trusted.store(!state.isClosed, ordering: .releasing)
       let isComplete = state.search == nil && state.wasReported
       if isComplete { state.wasReported = false }
       state.rows += count
@@ -429,14 +439,8 @@ package final class StateFile: Sendable {
     }
   }
 
-  /// For tests: runs a statement between two batches.
-  func disturb(_ sql: String) throws(SQLiteError) {
-    let failure = database.withLock { database -> SQLiteError? in
-      do throws(SQLiteError) { try database?.run(sql) } catch { return error }
-      return nil
-    }
-    if let failure { throw failure }
-  }
+  /// For tests: does something between two batches, which wait for it.
+  func disturb(_ body: @Sendable (StateDatabase?) -> Void) { database.withLock { body($0) } }
 }
 
 /// Who knows what the file's rows of a pool have to be. Called on some thread, under no lock of the file's.
