@@ -434,6 +434,25 @@ struct DurableDirectoryTests {
     #expect(news.list.count == 3)
   }
 
+  /// What operators told is written once it can be, also where no pool has the file.
+  @Test func aFullDiskForgetsNoBackend() throws {
+    let file = try open()
+    file.disturb { try? $0?.run("PRAGMA max_page_count = 1") }
+    let rows = (0..<200).map {
+      BackendRow(name: "backend\($0)-" + String(repeating: "x", count: 100), state: .drain, weight: $0, since: 1)
+    }
+    var problems = Set<String?>()
+    for row in rows { problems.insert(file.save(row)) }
+    #expect(problems == [nil, "database or disk is full"])
+    file.disturb { try? $0?.run("PRAGMA max_page_count = 1000000") }
+    eventually("all is written") {
+      played.advance(seconds: 1)
+      return news.list.last == .complete
+    }
+    file.close()
+    #expect(Set(try StateDatabase(path).backends().map(\.name)) == Set(rows.map(\.name)))
+  }
+
   /// Who waits for the file when it fails is answered.
   @Test func whoWaitsIsAnswered() throws {
     let file = try open()
