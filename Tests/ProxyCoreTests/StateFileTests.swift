@@ -438,8 +438,8 @@ struct DurableDirectoryTests {
   @Test func aFullDiskForgetsNoBackend() throws {
     let file = try open()
     file.disturb { try? $0?.run("PRAGMA max_page_count = 1") }
-    let rows = (0..<200).map {
-      BackendRow(name: "backend\($0)-" + String(repeating: "x", count: 100), state: .drain, weight: $0, since: 1)
+    let rows = (0..<200).map { (number: Int) in
+      BackendRow(name: "backend\(number)-" + String(repeating: "x", count: 100), state: .drain, weight: number, since: 1)
     }
     var problems = Set<String?>()
     for row in rows { problems.insert(file.save(row)) }
