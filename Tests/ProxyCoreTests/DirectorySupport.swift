@@ -58,6 +58,17 @@ final class PlayedTime: Sendable {
   var waiting: Int { state.withLock { $0.calls.count } }
 }
 
+/// Something that closures and threads share.
+final class Shared<Value: Sendable>: Sendable {
+  private let lock: Mutex<Value>
+
+  init(_ value: Value) { lock = Mutex(value) }
+
+  var value: Value { lock.withLock { $0 } }
+
+  func withLock<R: Sendable>(_ body: (inout Value) -> R) -> R { lock.withLock { body(&$0) } }
+}
+
 /// Answers of a directory that came later, in order.
 final class Answers: Sendable {
   private let all = Mutex<[PlaceAnswer]>([])

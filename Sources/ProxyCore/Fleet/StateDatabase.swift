@@ -1,7 +1,8 @@
 /// The tables of the state file, and what is asked of them: a SQLite file that one proxyd alone has open.
 ///
 /// With a write-ahead log a commit is a write and no more: it survives the process at any moment, and the machine's power
-/// up to the last checkpoint. It is held alone, so no other process can lock it, and a second proxyd is told.
+/// up to the last checkpoint. It is held alone, so no other process can lock it, and a second proxyd is told. (The lock
+/// is fcntl's, which is lost when this process closes the file anywhere else: nobody here opens it by other means.)
 
 internal import Protocols
 

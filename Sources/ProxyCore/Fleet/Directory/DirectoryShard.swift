@@ -154,7 +154,7 @@ struct DirectoryShard {
     record.member = member
     // Whoever was there when the last process ended, was there until just now.
     record.last = member
-    record.left = now.milliseconds
+    record.left = now.millisecondsUp
     record.stamp = stamp
     if find(user) == nil { _ = insert(user, record) }
   }

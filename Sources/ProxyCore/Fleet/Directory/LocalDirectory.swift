@@ -82,9 +82,8 @@ package final class LocalDirectory: UserDirectory {
   }
 
   var moment: Moment {
-    Moment(
-      seconds: UInt32(clamping: time.wall()),
-      milliseconds: UInt32(truncatingIfNeeded: (time.now() &- origin) / 1_000_000))
+    let elapsed = time.now() &- origin
+    return Moment(seconds: UInt32(clamping: time.wall()), nanoseconds: elapsed)
   }
 
   // MARK: UserDirectory
@@ -142,8 +141,9 @@ package final class LocalDirectory: UserDirectory {
         arm()
         return nil
       case .file:
-        file?.write(key.name, of: self, isUrgent: true)
         arm()
+        // Trouble that came between the look and this call has told everybody else already.
+        if file?.write(key.name, of: self, isUrgent: true) == false { resume(key.name) }
         return nil
       case .departure, nil: return nil
       }

@@ -62,7 +62,8 @@ struct UserRecord: Equatable {
   /// Milliseconds until a member other than the last may be used.
   func pause(to target: UInt16, at now: Moment, _ terms: DirectoryTerms) -> UInt32 {
     guard last != UserRecord.nobody, last != target else { return 0 }
-    let gone = now.milliseconds &- left
+    // Who has left in this very millisecond has left later than it began.
+    let gone = UInt32(max(0, Int32(truncatingIfNeeded: now.milliseconds &- left)))
     return gone < terms.pause ? terms.pause - gone : 0
   }
 
@@ -140,7 +141,7 @@ struct UserRecord: Equatable {
   mutating func depart(wasThere: Bool, at now: Moment, _ terms: DirectoryTerms) {
     marks.remove(.here)
     if wasThere {
-      left = now.milliseconds
+      left = now.millisecondsUp
       refresh(at: now, terms)
     } else {
       if marks.contains(.arrived) { last = UserRecord.nobody }
@@ -176,8 +177,16 @@ struct UserRecord: Equatable {
 struct Moment: Equatable {
   /// Since 1970.
   let seconds: UInt32
-  /// Since the directory was made; begins anew after 49 days, which nothing here lasts.
+  /// Since the directory was made; begins anew after 49 days, and a difference is good for half of that.
   let milliseconds: UInt32
+  /// The same, a part of one counted as one: no pause is too short.
+  let millisecondsUp: UInt32
+
+  init(seconds: UInt32, nanoseconds: UInt64) {
+    self.seconds = seconds
+    milliseconds = UInt32(truncatingIfNeeded: nanoseconds / 1_000_000)
+    millisecondsUp = UInt32(truncatingIfNeeded: (nanoseconds + 999_999) / 1_000_000)
+  }
 }
 
 /// How long things are remembered.
@@ -197,7 +206,7 @@ struct DirectoryTerms: Equatable {
     self.hasFile = hasFile && settings.kind == .table
   }
 
-  /// A day: with it, a clock that begins anew can't be taken for one.
+  /// A day, of the 24 that a difference of milliseconds is good for.
   private static let longestPause: UInt32 = 86_400_000
 
   /// The age in seconds at which the stamp of a user with sessions is written anew. With a round of the sweep, which
