@@ -11,7 +11,8 @@ struct Proxyd: ParsableCommand {
     subcommands: [
       RunCommand.self, CheckCommand.self, RouteCommand.self, StatusCommand.self, SessionsCommand.self, KickCommand.self,
       WhoCommand.self, BackendsCommand.self, BackendCommand.self, AffinityCommand.self, ReloadCommand.self,
-      LogLevelCommand.self, MetricsCommand.self, TraceCommand.self, MapCommand.self, ImportCommand.self, ConfigCommand.self,
+      LogLevelCommand.self, MetricsCommand.self, TopCommand.self, TraceCommand.self, MapCommand.self,
+      ImportCommand.self, ConfigCommand.self,
     ])
 
   static let version = "0.1.0"

@@ -70,15 +70,19 @@ struct BackendCommand: ParsableCommand {
       guard weight == nil else { throw ValidationError("a number is for weight") }
       return ["backend": .text(name), "state": .text(what)]
     }
-    guard let weight, let value = Int(weight).map({ ControlValue.number($0) }) ?? (weight == "default" ? .text(weight) : nil)
+    guard let weight,
+      let value = Int(weight).map({ ControlValue.number($0) }) ?? (weight == "default" ? .text(weight) : nil)
     else { throw ValidationError("expected a number or default behind weight") }
     return ["backend": .text(name), "weight": value]
   }
 
   func run() throws {
     try control.show(.backend, try arguments(), rows: ToldCount.self, done: ToldSetting.self) { _, done in
-      let weight = done.weight.map { ", weight \($0)" } ?? ""
-      return ["\(done.backend): \(done.state)\(weight)"]
+      [BackendCommand.words(done)]
     }
+  }
+
+  static func words(_ setting: ToldSetting) -> String {
+    "\(setting.backend): \(setting.state)\(setting.weight.map { ", weight \($0)" } ?? "")"
   }
 }

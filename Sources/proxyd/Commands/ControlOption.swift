@@ -3,7 +3,8 @@
 internal import ArgumentParser
 internal import ProxyCore
 
-struct ControlOption: ParsableArguments {
+/// Where the running proxy is.
+struct PlaceOption: ParsableArguments {
   @Option(help: "The control socket. (default: \(ControlKeys.usualSocket))", completion: .file())
   var socket: String?
 
@@ -12,24 +13,21 @@ struct ControlOption: ParsableArguments {
     completion: .file(extensions: ["yaml"]))
   var config: String?
 
-  @Flag(help: "Print the answer as it comes: JSON, an object a line.")
-  var json = false
-
   /// Nobody can be asked.
   static let unreachable = ExitCode(2)
 
   /// The socket's path.
-  private func path() throws -> String {
+  func path() throws -> String {
     if let socket { return socket }
     guard let config else { return ControlKeys.usualSocket }
     do throws(ConfigErrors) {
       if let control = try ConfigFile(config).settings.control { return control.socket }
     } catch {
       _ = fail(error)
-      throw ControlOption.unreachable
+      throw PlaceOption.unreachable
     }
     Console.error("\(config): control.socket: this key is missing, there is no socket to speak to proxyd by")
-    throw ControlOption.unreachable
+    throw PlaceOption.unreachable
   }
 
   /// Connects, or says why not and ends the program.
@@ -37,9 +35,24 @@ struct ControlOption: ParsableArguments {
     let path = try path()
     do throws(ControlClient.Unreachable) { return try ControlClient(path) } catch {
       Console.error(error.words)
-      throw ControlOption.unreachable
+      throw PlaceOption.unreachable
     }
   }
+
+}
+
+/// Where the running proxy is, and how its answer is shown.
+struct ControlOption: ParsableArguments {
+  @OptionGroup var place: PlaceOption
+
+  @Flag(help: "Print the answer as it comes: JSON, an object a line.")
+  var json = false
+
+  /// Nobody can be asked.
+  static var unreachable: ExitCode { PlaceOption.unreachable }
+
+  /// Connects, or says why not and ends the program.
+  func connect() throws -> ControlClient { try place.connect() }
 
   /// Asks, and shows what `table` makes of the answer; or the answer itself, if that is wanted.
   func show<Row: Codable, Done: Codable>(

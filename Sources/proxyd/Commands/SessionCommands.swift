@@ -47,9 +47,11 @@ struct KickCommand: ParsableCommand {
 
   func run() throws {
     try control.show(.kick, filter.arguments, rows: ToldCount.self, done: ToldCount.self) { _, done in
-      [done.count == 1 ? "1 session ended" : "\(done.count) sessions ended"]
+      [KickCommand.words(done.count)]
     }
   }
+
+  static func words(_ count: Int) -> String { count == 1 ? "1 session ended" : "\(count) sessions ended" }
 }
 
 struct WhoCommand: ParsableCommand {

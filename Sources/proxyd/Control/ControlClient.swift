@@ -70,6 +70,16 @@ struct ControlClient {
     }
   }
 
+  /// The same of what can't be refused.
+  mutating func value<Row: Codable, Done: Codable>(
+    _ command: ControlCommand, _ arguments: [String: ControlValue], row: Row.Type, done: Done.Type
+  ) throws -> (rows: [Row], done: Done) {
+    switch try all(command, arguments, row: row, done: done) {
+    case .success(let answer): return answer
+    case .failure(let problem): throw Unreachable(words: problem.message)
+    }
+  }
+
   /// Asks, and returns all rows with the last line's value.
   mutating func all<Row: Codable, Done: Codable>(
     _ command: ControlCommand, _ arguments: [String: ControlValue] = [:], row: Row.Type, done: Done.Type
@@ -80,7 +90,9 @@ struct ControlClient {
     let problem = try ask(command, arguments) { kind, line in
       switch kind {
       case .row:
-        guard let row = reader.value(line, Row.self) else { throw Unreachable(words: "the answer is another version's") }
+        guard let row = reader.value(line, Row.self) else {
+          throw Unreachable(words: "the answer is another version's")
+        }
         rows.append(row)
       case .done: last = reader.value(line, Done.self)
       case .error: break
