@@ -83,6 +83,12 @@ package final class UnixListener: Sendable {
     }
   }
 
+  /// The group of the socket at a path; nil if it can't be looked at.
+  package static func group(of path: String) -> String? {
+    guard case .success(let file?) = Syscall.identity(ofUnix: path) else { return nil }
+    return Privileges.groupName(file.group)
+  }
+
   /// Waits for the next connection; nil once it was closed.
   package func accept() -> UnixStream? {
     while true {

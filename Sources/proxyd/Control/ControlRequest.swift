@@ -29,7 +29,9 @@ struct ControlRequest: Equatable, Sendable {
       return try JSONDecoder().decode([String: ControlValue].self, from: Data(line))
     } catch let error as DecodingError {
       switch error {
-      case .dataCorrupted(let context) where context.codingPath.isEmpty, .typeMismatch(_, let context) where
+      case .dataCorrupted(let context) where context.codingPath.isEmpty,
+        .typeMismatch(_, let context)
+      where
         context.codingPath.isEmpty, .valueNotFound(_, let context) where context.codingPath.isEmpty:
         throw ControlProblem(.syntax, "the line is no JSON object")
       case .dataCorrupted(let context), .typeMismatch(_, let context), .valueNotFound(_, let context),

@@ -80,8 +80,9 @@ final class ControlServer: Sendable {
     do throws(ControlProblem) {
       let known = try ControlRequest(line)
       request = known
+      if known.command == .trace { tell(known, peer, "begun") }
       let closing = try desk.perform(known, talk)
-      tell(known, peer, closing.words)
+      if known.command != .trace { tell(known, peer, closing.words) }
       return talk.end(closing)
     } catch {
       if let request { tell(request, peer, error.code.rawValue) }
