@@ -8,4 +8,9 @@ static inline int sqlite_bind_text_static(sqlite3_stmt *statement, int index, co
   return sqlite3_bind_text(statement, index, bytes, count, SQLITE_STATIC);
 }
 
+/* The same with SQLITE_TRANSIENT: the bytes are copied. */
+static inline int sqlite_bind_text_copied(sqlite3_stmt *statement, int index, const char *bytes, int count) {
+  return sqlite3_bind_text(statement, index, bytes, count, SQLITE_TRANSIENT);
+}
+
 #endif

@@ -15,6 +15,8 @@ package final class House: Sendable {
   let census = Census()
   /// What is counted.
   package let meters = Meters()
+  /// Who looks at logins.
+  package let traces = Traces()
   let resolver: Resolver
   let addressNames: AddressNames
   private let loops = Mutex<[EventLoop]>([])
@@ -48,6 +50,9 @@ package final class House: Sendable {
 
   /// Sets the loops there are; once, before they start.
   func set(_ loops: [EventLoop]) { self.loops.withLock { $0 = loops } }
+
+  /// The loops there are.
+  var allLoops: [EventLoop] { loops.withLock { $0 } }
 
   /// Ends sessions, wherever they are; who is gone already is passed over.
   package func kick(_ handles: [SessionHandle], _ reason: SessionEnd.Reason) {

@@ -5,7 +5,8 @@ internal import Logging
 internal import Synchronization
 
 package final class Proxy: Sendable {
-  private let house: House
+  /// What its loops share.
+  package let house: House
   private let loops: [EventLoop]
   private let state: Mutex<State>
   private let stopped = DispatchSemaphore(value: 0)

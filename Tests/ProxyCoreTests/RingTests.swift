@@ -341,6 +341,18 @@ struct BoundedLoadTests {
     #expect(diverted > 0)
   }
 
+  /// A member that starts slowly has a lesser share for a while.
+  @Test func aShareMayDifferFromTheRings() throws {
+    let ring = try Ring(form: .proxyd, members: ours([("a", 100), ("b", 100)]))
+    var load = [0, 0]
+    for user in users {
+      load[
+        ring.member(
+          for: user, where: { _ in true }, load: { load[$0] }, weight: { $0 == 0 ? 10 : 90 }, bound: 100)!] += 1
+    }
+    #expect(load == [100, 900])
+  }
+
   /// A user whose member is below its bound is where the ring alone would have him.
   @Test func withoutLoadItIsTheRing() throws {
     let ring = try Ring(form: .proxyd, members: ours(members))

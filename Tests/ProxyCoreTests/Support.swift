@@ -198,7 +198,7 @@ final class LoopStage {
 
   init(
     _ settings: Settings, resolver: Resolver = Resolver(), addressNames: AddressNames = AddressNames(),
-    routes: RoutePlan? = nil, directory: (any UserDirectory)? = nil
+    routes: RoutePlan? = nil, directory: (any UserDirectory)? = nil, sessions: Int = 100
   ) throws {
     folder = try Folder()
     logFile = folder.file("log")
@@ -213,7 +213,8 @@ final class LoopStage {
     tls = try TLSBook(all, predecessor: nil)
     let log = try Log(settings.log)
     house = House(
-      log: log, admission: Admission(most: 100), resolver: resolver, addressNames: addressNames, clock: .played(clock))
+      log: log, admission: Admission(most: sessions), resolver: resolver, addressNames: addressNames,
+      clock: .played(clock))
     let routes = try routes ?? RoutePlan(settings)
     let plan = LoopPlan(listeners: [], routes: routes, settings: settings)
     loop = try EventLoop(index: 0, house: house, plan: plan, clock: .played(clock))

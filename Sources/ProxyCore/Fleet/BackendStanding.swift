@@ -133,6 +133,30 @@ package final class BackendStanding: Sendable {
   /// Its login is over, whatever came of it.
   func settle() { entering.subtract(1, ordering: .relaxed) }
 
+  /// A relay was ended by the backend. Whether that is one of many at once, which is no day's work: more than a
+  /// twentieth of its sessions within a second.
+  func isLosingMany(at now: UInt64) -> Bool {
+    let sessions = sessions
+    return losses.withLock { losses in
+      if now >= losses.since + BackendStanding.lossWindow { losses = Losses(since: now) }
+      losses.count += 1
+      losses.most = max(losses.most, sessions)
+      return losses.count > max(BackendStanding.fewLosses, losses.most / 20)
+    }
+  }
+
+  private struct Losses {
+    var since: UInt64 = 0
+    var count = 0
+    /// Sessions that were there when it began.
+    var most = 0
+  }
+
+  private let losses = Mutex(Losses())
+  private static let lossWindow = Timeouts.seconds(1)
+  /// So few are let go at once whatever they are of.
+  private static let fewLosses = 20
+
   /// A session is gone.
   func depart() { present.subtract(1, ordering: .relaxed) }
 }

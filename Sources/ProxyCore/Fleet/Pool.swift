@@ -38,6 +38,8 @@ package final class Pool: Sendable {
     residents = directory.map { Residents($0, kick: kick, wake: wake) }
   }
 
+  /// The time, as the pool's sessions have it.
+  var time: UInt64 { clock.now }
   var plan: PoolPlan { state.withLock { $0.plan } }
   /// What the operator wants.
   package var settings: PoolSettings { plan.settings }
@@ -49,6 +51,13 @@ package final class Pool: Sendable {
     state.withLock { $0.plan = plan }
     wake(gate.allow(plan.settings.logins))
     for member in plan.members { wake(member.gate.allow(member.settings.logins)) }
+  }
+
+  /// The member the ring gives a user now, by who takes users; nil if nobody does, or there is no ring.
+  package func home(of user: String) -> String? {
+    let plan = plan
+    guard plan.ring != nil else { return nil }
+    return plan.ringMember(user, plan.choice(tag: nil, tried: [], at: clock.now)).map { plan.members[$0].name }
   }
 
   // MARK: Logins

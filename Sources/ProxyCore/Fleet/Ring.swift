@@ -125,16 +125,19 @@ package struct Ring: Sendable {
   }
 
   /// The same with bounded load (Mirrokni, Thorup, Zadimoghaddam: Consistent Hashing with Bounded Loads): a member is
-  /// passed over if with one user more it would have more than `percent` of its fair share of all users, by weight, among
-  /// those that are accepted. There is always one below its bound; `percent` is taken as 100 at least.
+  /// passed over if with one user more it would have more than `percent` of its fair share of all users, among those that
+  /// are accepted. There is always one below its bound; `percent` is taken as 100 at least. `weight` is what a fair share
+  /// goes by for now, nil for the members' own; more than none.
   package func member(
-    for key: String, where accepts: (Int) -> Bool, load: (Int) -> Int, bound percent: Int
+    for key: String, where accepts: (Int) -> Bool, load: (Int) -> Int, weight: ((Int) -> Int)? = nil,
+    bound percent: Int
   ) -> Int? {
+    func share(_ member: RingMember) -> Int { max(1, weight?(member.index) ?? member.weight) }
     var users = 1
     var weights = 0
     for member in members where member.weight > 0 && accepts(member.index) {
       users = users.addingSaturated(max(0, load(member.index)))
-      weights = weights.addingSaturated(member.weight)
+      weights = weights.addingSaturated(share(member))
     }
     guard weights > 0 else { return nil }
     var refused = Marks()
@@ -144,7 +147,7 @@ package struct Ring: Sendable {
       if refused[position] { return .further }
       let member = members[position]
       if accepts(member.index) {
-        let bound = Ring.bound(users: users, weight: member.weight, of: weights, percent: percent)
+        let bound = Ring.bound(users: users, weight: share(member), of: weights, percent: percent)
         if load(member.index) < bound { return .here(member.index) }
         // Loads that changed meanwhile must not leave a user without a member.
         if first == nil { first = member.index }

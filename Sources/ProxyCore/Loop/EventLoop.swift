@@ -318,6 +318,9 @@ package actor EventLoop {
     }
   }
 
+  /// What is done for another thread happens now, not at the last event's time.
+  func readClock() { now = clock.now }
+
   /// A session's wait may be over.
   func wake(_ token: Token) {
     now = clock.now

@@ -75,6 +75,9 @@ struct SlotTable {
     free.append(token.index)
   }
 
+  /// Slots there are, taken or not.
+  var capacity: Int { slots.count }
+
   /// The session in a slot, whatever its generation.
   func session(at index: Int) -> Session? { slots[index].session }
 

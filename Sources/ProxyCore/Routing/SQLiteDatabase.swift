@@ -9,6 +9,10 @@ package struct SQLiteError: Error, Equatable, Sendable {
   /// SQLite's words.
   package let message: String
 
+  /// A mistake in a program's or an operator's question.
+  static func misuse(_ message: String) -> SQLiteError { SQLiteError(code: SQLITE_MISUSE, message: message) }
+  /// It is no database, or one that is damaged.
+  var isUnreadable: Bool { code & 0xFF == SQLITE_NOTADB || code & 0xFF == SQLITE_CORRUPT }
   /// A writer is at work; trying again will do.
   package var isBusy: Bool { code & 0xFF == SQLITE_BUSY || code & 0xFF == SQLITE_LOCKED }
 }
@@ -26,30 +30,43 @@ package final class SQLiteDatabase {
     case write
     /// The same, and the file is made if it is missing.
     case create
-  }
+    /// As the state file is opened, which is there: nobody else gets in from the first statement on.
+    case alone
 
-  /// Milliseconds a map command waits for another writer.
-  private static let patience: Int32 = 10_000
+    fileprivate var flags: Int32 {
+      switch self {
+      case .read: SQLITE_OPEN_READONLY | SQLITE_OPEN_NOMUTEX
+      case .write, .alone: SQLITE_OPEN_READWRITE | SQLITE_OPEN_NOMUTEX
+      case .create: SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_NOMUTEX
+      }
+    }
+
+    /// Milliseconds to wait for another process: a map command waits for a writer, the state file for a proxyd that is
+    /// about to end.
+    fileprivate var patience: Int32 {
+      switch self {
+      case .read: 0
+      case .write, .create: 10_000
+      case .alone: 1_000
+      }
+    }
+  }
 
   /// Opens a file. Whether it is a database shows with the first statement.
   package init(_ file: String, _ mode: Mode) throws(SQLiteError) {
     var connection: OpaquePointer?
-    let flags =
-      switch mode {
-      case .read: SQLITE_OPEN_READONLY | SQLITE_OPEN_NOMUTEX
-      case .write: SQLITE_OPEN_READWRITE | SQLITE_OPEN_NOMUTEX
-      case .create: SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_NOMUTEX
-      }
     // SAFETY: SQLite gives a connection even with an error, only to ask it for its message; it is closed then.
-    let result = unsafe sqlite3_open_v2(file, &connection, flags, nil)
+    let result = unsafe sqlite3_open_v2(file, &connection, mode.flags, nil)
     guard result == SQLITE_OK, let opened = unsafe connection else {
       let error = unsafe SQLiteDatabase.error(connection, result)
       unsafe sqlite3_close_v2(connection)
       throw error
     }
     unsafe sqlite3_extended_result_codes(opened, 1)
-    unsafe sqlite3_busy_timeout(opened, mode == .read ? 0 : SQLiteDatabase.patience)
+    unsafe sqlite3_busy_timeout(opened, mode.patience)
     unsafe raw = opened
+    // Before the first statement: with a write-ahead log there is no shared memory then, and no gap between two locks.
+    if mode == .alone { try run("PRAGMA locking_mode = EXCLUSIVE") }
   }
 
   deinit { unsafe sqlite3_close_v2(raw) }
@@ -82,6 +99,21 @@ package final class SQLiteDatabase {
     }
     return unsafe SQLiteStatement(prepared, in: self)
   }
+
+  /// The number a statement answers in its first row; nil for none.
+  func number(_ sql: String) throws(SQLiteError) -> Int? {
+    var number: Int?
+    try prepare(sql).run([]) { row in
+      number = row.integer(0)
+      return false
+    }
+    return number
+  }
+
+  /// Whether the file could only be opened for reading.
+  var isReadOnly: Bool { unsafe sqlite3_db_readonly(raw, nil) != 0 }
+  /// Whether a transaction is open: some errors end it, some don't.
+  var isInTransaction: Bool { unsafe sqlite3_get_autocommit(raw) == 0 }
 
   /// How many rows the last statement changed.
   package var changes: Int { unsafe Int(sqlite3_changes(raw)) }
@@ -133,6 +165,25 @@ package final class SQLiteStatement {
     guard result == SQLITE_DONE || result == SQLITE_ROW else { throw database.error(result) }
   }
 
+  /// Runs a statement that returns nothing with `values` for its parameters, in order. Texts are copied.
+  func run(copying values: SQLiteValue...) throws(SQLiteError) {
+    var result = SQLITE_OK
+    for (index, value) in values.enumerated() where result == SQLITE_OK {
+      let parameter = Int32(index + 1)
+      // SAFETY: the text is lent for the call, which copies it.
+      result =
+        switch value {
+        case .text(let text): unsafe sqlite_bind_text_copied(raw, parameter, text, Int32(text.utf8.count))
+        case .integer(let number): unsafe sqlite3_bind_int64(raw, parameter, Int64(number))
+        case .null: unsafe sqlite3_bind_null(raw, parameter)
+        }
+    }
+    if result == SQLITE_OK { result = step { _ in true } }
+    unsafe sqlite3_reset(raw)
+    unsafe sqlite3_clear_bindings(raw)
+    guard result == SQLITE_DONE else { throw database.error(result) }
+  }
+
   /// Binds one value after the other, each within the scope that lends its bytes, then steps.
   private func bind(_ values: ArraySlice<(parameter: Int32, bytes: ArraySlice<UInt8>?)>, _ row: (SQLiteRow) -> Bool)
     -> Int32
@@ -163,6 +214,13 @@ package final class SQLiteStatement {
   }
 }
 
+/// A value for a parameter.
+enum SQLiteValue {
+  case text(String)
+  case integer(Int)
+  case null
+}
+
 /// A row, while its statement stands on it.
 @safe
 package struct SQLiteRow {
@@ -177,4 +235,19 @@ package struct SQLiteRow {
     let count = unsafe Int(sqlite3_column_bytes(statement, Int32(column)))
     return unsafe [UInt8](UnsafeBufferPointer(start: bytes, count: count))
   }
+
+  /// Lends a column's text; an empty one for NULL.
+  func withText<R>(_ column: Int, _ body: (Span<UInt8>) -> R) -> R {
+    // SAFETY: the text stays where it is until the statement moves on, which the body can't make it do.
+    let bytes = unsafe sqlite3_column_text(statement, Int32(column))
+    let count = unsafe Int(sqlite3_column_bytes(statement, Int32(column)))
+    let buffer = unsafe UnsafeBufferPointer(start: bytes, count: bytes == nil ? 0 : count)
+    return body(unsafe buffer.span)
+  }
+
+  /// A column's integer; 0 for what is none.
+  func integer(_ column: Int) -> Int { unsafe Int(sqlite3_column_int64(statement, Int32(column))) }
+
+  /// Whether a column is NULL.
+  func isNull(_ column: Int) -> Bool { unsafe sqlite3_column_type(statement, Int32(column)) == SQLITE_NULL }
 }

@@ -16,6 +16,8 @@ struct BackendLogin: ~Copyable {
   /// Whether there is another address, or another member of the pool.
   private let hasOthers: Bool
   var stage: Stage
+  /// The dialogue, for whoever looks at it; nil if nobody does.
+  var trace: TracedDialogue?
   /// Whether the client's credentials may have been said: no other address is tried then, a password is guessed once.
   private(set) var isCommitted = false
   /// When the backend must have answered.
@@ -90,6 +92,7 @@ struct BackendLogin: ~Copyable {
     var consumed = 0
     while consumed < bytes.count {
       let step = dialogue.receive(bytes.extracting(consumed...), login.draft, &reply)
+      trace?.hear(bytes.extracting(consumed..<consumed + step.consumed))
       consumed += step.consumed
       action = step.action
       // A dialogue that gave up waits for nothing, and has said nothing with its last step.

@@ -35,6 +35,8 @@ struct Relay: ~Copyable {
     /// Whether the last of them ended a line. Nothing more is known of what is relayed, and it is enough to tell that a
     /// last word of ours would not stand in the middle of one of the backend's.
     var endsLine = true
+    /// Whether the session is asked before the sink is told that the source has ended.
+    var keepsEnd = false
 
     enum State: Equatable {
       case open
@@ -91,6 +93,8 @@ struct Relay: ~Copyable {
     case idle
     /// There is more, but the others shall have their turn.
     case more
+    /// The source has ended, all it said is written, and the sink does not know yet.
+    case sourceEnded
     case sourceFailed(IOFailure)
     case sinkFailed(IOFailure)
   }
@@ -112,6 +116,7 @@ struct Relay: ~Copyable {
       }
       switch flow.state {
       case .open: break
+      case .draining where flow.keepsEnd: return .sourceEnded
       case .draining:
         sink.shutdownWrite()
         flow.state = .ended

@@ -143,6 +143,7 @@ final class Session {
       leave(relay, .inactivity, end, on: loop)
     case .closing(let closing):
       let end = closing.end
+      if closing.holds > 0 { client.shutdownWrite() }
       phase = .closing(closing)
       finish(end, on: loop)
     case .ended: break
@@ -238,6 +239,7 @@ final class Session {
     // The backend's connection is closed by now: the user may be placed elsewhere.
     releaseAll(on: loop)
     meterEnd(end, doing: doing, on: loop)
+    traceEnd(end, doing: doing)
     logEnd(end, doing: doing, on: loop)
     loop.leave(token)
   }
@@ -303,8 +305,9 @@ final class Session {
       deadline = record.trail?.extend(to: patience) ?? patience
     case .closing(let closing):
       release(on: loop)
-      wanted.reads = closing.isShutDown
-      wanted.writes = !closing.isShutDown
+      let isHeld = loop.now < closing.holds
+      wanted.reads = closing.isShutDown || isHeld
+      wanted.writes = !closing.isShutDown && !isHeld
       deadline = closing.deadline
     case .ended: preconditionFailure("a session that is over is settled")
     }
@@ -360,38 +363,5 @@ final class Session {
     guard let error else { return true }
     precondition(error.isOutOfMemory || error.code == SystemError.noSpace, "epoll_ctl: \(error)")
     return false
-  }
-
-  // MARK: Relay
-
-  private func carry(_ carried: consuming Relay, _ side: Side?, on loop: isolated EventLoop) -> Next {
-    var relay = carried
-    // A side that had no event has nothing to read; asking it would cost a system call.
-    if side != .backend || !relay.up.queue.isEmpty {
-      switch Relay.move(&relay.up, from: &client, to: &relay.backend, &loop.scratch) {
-      case .idle: break
-      case .more: loop.again(token)
-      case .sourceFailed(let failure): return end(relay, SessionEnd(client: failure), on: loop)
-      // What the backend said before it went is still the client's.
-      case .sinkFailed: relay.up.stop()
-      }
-    }
-    if side != .client || !relay.down.queue.isEmpty {
-      switch Relay.move(&relay.down, from: &relay.backend, to: &client, &loop.scratch) {
-      case .idle: break
-      case .more: loop.again(token)
-      case .sourceFailed(let failure): return end(relay, SessionEnd(backend: failure), on: loop)
-      case .sinkFailed(let failure): return end(relay, SessionEnd(client: failure), on: loop)
-      }
-    }
-    relay.noteEnds()
-    guard let end = relay.end else { return .rest(.relay(relay)) }
-    return self.end(relay, end, on: loop)
-  }
-
-  private func end(_ relay: consuming Relay, _ end: SessionEnd, on loop: isolated EventLoop) -> Next {
-    meterBytes(relay, on: loop)
-    client.shutdownWrite()
-    return .end(end)
   }
 }

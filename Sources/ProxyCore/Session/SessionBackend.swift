@@ -50,6 +50,7 @@ extension Session {
     case .failed(let failure): return isBroken(backend, LoginFailure(backend: failure), on: loop)
     }
     record.backendTLS = backend.transport.tlsFacts?.version
+    traceTLS(backend)
     backend.stage = .dialogue
     switch occasion {
     case .implicit: break
@@ -57,6 +58,7 @@ extension Session {
       loop.reply.removeAll(keepingCapacity: true)
       backend.dialogue.secured(backend.login.draft, &loop.reply)
       backend.noteCommitment()
+      traceTurn(backend, loop.reply.span)
       let failure = backend.say(loop.reply.span)
       loop.reply.wipe()
       if let failure { return isBroken(backend, LoginFailure(backend: failure), on: loop) }
@@ -112,6 +114,7 @@ extension Session {
     _ decided: consuming BackendLogin, _ action: BackendAction, on loop: isolated EventLoop
   ) -> Next {
     var backend = decided
+    traceTurn(backend, loop.reply.span)
     // The reply may hold the password.
     let failure = backend.say(loop.reply.span)
     loop.reply.wipe()
@@ -179,6 +182,7 @@ extension Session {
         backend.login, backend.route, known, failure, isCommitted: backend.isCommitted, on: loop)
     }
     meterAttempt(failure)
+    traceFailure(failure)
     return connect(backend.login, backend.route, backend.others, deadline: backend.deadline, failure, on: loop)
   }
 
@@ -305,6 +309,7 @@ extension Session {
     record.loginTook = loop.now - record.began
     logAcceptance(on: loop)
     meterAcceptance(login, on: loop)
+    trace(.verdict, "accepted")
     if backend.dialogue.isDistrusted {
       loop.house.tellDistrust(backend.route.backend.name, record.listener.mailProtocol)
     }
@@ -312,6 +317,7 @@ extension Session {
     login.output.append(loop.reply.span)
     let early = backend.copyInput(to: &login.output)
     var relay = Relay(backend.releaseTransport())
+    relay.down.keepsEnd = isInPool
     relay.down.queue = exchange(&login.output, with: ByteQueue())
     relay.down.count = UInt64(early)
     relay.up.queue = exchange(&login.input, with: ByteQueue())

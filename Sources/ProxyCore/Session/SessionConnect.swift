@@ -157,6 +157,7 @@ extension Session {
     while connecting.attempts.isEmpty || loop.now >= connecting.nextAttempt, let address = connecting.others.popFirst()
     {
       record.backendAddress = address
+      trace(.connect, "\(address)")
       switch begin(address, on: loop) {
       case .failure(let failure) where failure.reason == .noSocket:
         return refuse(connecting.login, .unavailable, failure, on: loop)
@@ -220,7 +221,7 @@ extension Session {
   }
 
   /// Whether other members of a pool may do better.
-  private var isInPool: Bool {
+  var isInPool: Bool {
     switch lease {
     case .pool?: true
     case .backend?, nil: false
@@ -251,6 +252,7 @@ extension Session {
       login, route, BackendDialogue(record.listener.mailProtocol, terms), attempt.release(), stage: stage,
       others: others, hasOthers: !others.isEmpty || isInPool, deadline: deadline,
       connectDeadline: min(deadline, attempt.deadline))
+    if isTraced { backend.trace = TracedDialogue(record.listener.mailProtocol) }
     loop.reply.removeAll(keepingCapacity: true)
     appendProxyHeader(login, route, &loop.reply)
     backend.output.append(loop.reply.span)

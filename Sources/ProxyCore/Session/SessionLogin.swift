@@ -268,6 +268,7 @@ extension Session {
   private func note(_ failure: LoginFailure, _ refusal: LoginRefusal, on loop: isolated EventLoop) {
     record.lastFailure = failure.reason
     meterFailure(failure, on: loop)
+    traceFailure(failure)
     logFailure(failure, refusal, on: loop)
   }
 }

@@ -24,7 +24,7 @@ enum SessionPhase: ~Copyable {
     case .connecting: "connecting to the backend"
     case .backend(let login): login.doing
     case .relay: "relaying"
-    case .closing: "saying goodbye"
+    case .closing: Closing.doing
     case .ended: "nothing"
     }
   }
@@ -196,8 +196,11 @@ struct Closing: ~Copyable {
   var isShutDown = false
   /// Bytes read and thrown away.
   var discarded = 0
+  /// The client is not told before: its backend is lost with all that were there, and not all shall come back at once.
+  /// Nothing is left to be said then.
+  var holds: UInt64 = 0
 
-  let deadline: UInt64
+  var deadline: UInt64
 
   init(_ login: PreLogin, _ end: SessionEnd, at now: UInt64) {
     output = exchange(&login.output, with: ByteQueue())
@@ -205,6 +208,15 @@ struct Closing: ~Copyable {
     deadline = now + Closing.patience
   }
 
+  /// A relay whose end is kept from the client for a while.
+  init(_ end: SessionEnd, holds: UInt64) {
+    output = ByteQueue()
+    self.end = end
+    self.holds = holds
+    deadline = holds
+  }
+
+  static let doing = "saying goodbye"
   /// How long a client may take to read the last words.
   private static let patience = Timeouts.seconds(5)
   /// What a client may still send meanwhile.

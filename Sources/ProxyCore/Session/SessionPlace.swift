@@ -32,15 +32,11 @@ extension Session {
     }
   }
 
-  /// What the user's sessions have in common: the name at the backend, as the pool's key has it. In lower case, as the
-  /// director's ring has it.
+  /// What the user's sessions have in common: the name at the backend, as the pool's key has it.
   private func affinityKey(_ login: PreLogin, _ pool: Pool, on loop: isolated EventLoop) -> String {
-    let rules = loop.plan.settings.names
     switch pool.settings.balance {
-    case .affinity(let affinity):
-      let key = affinity.key.key(login.draft.user, rules, KeyFacts())
-      return String(decoding: key.map(\.lowercased), as: UTF8.self)
-    case .leastSessions, .roundRobin, .randomTwo: return ""
+    case .affinity(let affinity): Pool.key(login.draft.user, affinity, loop.plan.settings.names)
+    case .leastSessions, .roundRobin, .randomTwo: ""
     }
   }
 
@@ -55,6 +51,7 @@ extension Session {
         let reason = "\(member.name) is gone from the configuration"
         return refuse(login, .unavailable, LoginFailure(.noMember, reason), on: loop)
       }
+      trace(.place, "\(member.name) of \(pool.name)\(claim.user.isEmpty ? "" : ", as \(claim.user)")")
       return begin(login, PlacedRoute(backend: backend, route: route), on: loop)
     case .waits:
       guard loop.now < until else {
@@ -139,6 +136,7 @@ extension Session {
       line.add("failure", failure.reason.rawValue)
       if let detail = failure.detail { line.add("detail", detail) }
     }
+    trace(.place, "another member is tried: \(failure.reason.rawValue)")
     forgetBackend()
     record.backendAddress = nil
     record.backendTLS = nil

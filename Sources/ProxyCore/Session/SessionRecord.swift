@@ -37,6 +37,8 @@ struct SessionRecord {
   var lastByte: UInt64 = 0
   /// What is counted of the backend the login was sent to; nil if it was not, or that is over.
   var meter: BackendMeter?
+  /// Who looks at the login.
+  var traces: [Trace] = []
   /// What Perdition's lines are made of; nil where they are not logged.
   var trail: PerditionTrail?
 
@@ -99,7 +101,7 @@ struct SessionRecord {
 
 extension LoginDraft.Method {
   /// As the log has it.
-  fileprivate var word: String {
+  var word: String {
     switch self {
     case .command: "command"
     case .sasl(let mechanism): mechanism.rawValue

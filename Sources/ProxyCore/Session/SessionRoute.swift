@@ -14,6 +14,7 @@ extension Session {
     record.authenticator = login.draft.authorizationIdentity.isEmpty ? [] : login.draft.name
     record.attempts += 1
     meterQuestion(login, on: loop)
+    traceQuestion(login, on: loop)
     record.backend = nil
     record.backendAddress = nil
     record.backendTLS = nil
@@ -83,6 +84,7 @@ extension Session {
     case .again(let time): return .rest(.waiting(login, .pause(search, until: time)))
     case .done(let outcome):
       meterPart(.lookup, login, on: loop)
+      traceAnswer(outcome)
       return follow(login, outcome, on: loop)
     }
   }

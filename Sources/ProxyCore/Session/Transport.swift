@@ -123,6 +123,14 @@ extension Transport {
     }
   }
 
+  /// TLS's version, as `TLSv1.3`; nil without TLS.
+  var tlsVersion: String? {
+    switch tls {
+    case .some(let tls): tls.version
+    case .none: nil
+    }
+  }
+
   /// The host name the client asked for in TLS.
   var serverName: String? {
     switch tls {

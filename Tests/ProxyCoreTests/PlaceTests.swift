@@ -1,0 +1,181 @@
+// swift-format-ignore-file: NeverForceUnwrap
+// A test that unwraps nil fails, which is what it is for.
+
+import Foundation
+import Glibc
+import Testing
+
+@testable import Protocols
+@testable import ProxyCore
+
+/// Sessions and their places, on a loop with played backends.
+struct PlaceTests {
+  private let greeting = "* OK [CAPABILITY IMAP4rev1] ready\r\n"
+
+  private func settings(_ servers: [String: TestServer]) -> Settings {
+    var settings = Settings(listeners: [], routes: [], backends: [:])
+    for (name, server) in servers {
+      settings.backends[name] = BackendSettings(
+        host: Host("127.0.0.1")!, ports: [.imap: server.port, .pop3: server.port, .manageSieve: server.port])
+    }
+    return settings.pooled()
+  }
+
+  /// The backend's part of a login.
+  private func welcome(_ server: TestServer, _ user: String = "alice") -> Peer {
+    let backend = server.accept()
+    backend.send(greeting)
+    _ = backend.hear("L LOGIN \"\(user)\" \"secret\"\r\n")
+    backend.send("L OK in\r\n")
+    return backend
+  }
+
+  private func logIn(_ stage: LoopStage, _ user: String = "alice", _ mailProtocol: MailProtocol = .imap) -> Peer {
+    let client = stage.connect(mailProtocol)
+    switch mailProtocol {
+    case .imap: client.send("a LOGIN \(user) secret\r\n")
+    case .pop3: client.send("USER \(user)\r\nPASS secret\r\n")
+    case .manageSieve: preconditionFailure("not played here")
+    }
+    return client
+  }
+
+  /// A member that greets and hangs up costs the login nothing but the next member.
+  @Test func theNextMemberIsTried() throws {
+    let servers = ["a": TestServer(), "b": TestServer()]
+    let stage = try LoopStage(settings(servers))
+    let first = try #require(stage.house.fleet.pool("mail")?.home(of: "alice"))
+    let client = logIn(stage)
+    let refused = try #require(servers[first]).accept()
+    refused.send("* BYE overloaded\r\n")
+    refused.close()
+    let second = first == "a" ? "b" : "a"
+    let backend = welcome(try #require(servers[second]))
+    _ = client.hear("a OK in\r\n")
+    backend.send("* here\r\n")
+    _ = client.hear("* here\r\n")
+    let line = try #require(stage.log().split(separator: "\n").first { $0.contains("event=next-member") })
+    #expect(line.contains(" backend=\(first) "))
+    #expect(line.contains(" failure=backend-greeting"))
+    #expect(stage.house.fleet.standing(first)?.sessions == 0)
+    #expect(stage.house.fleet.standing(second)?.sessions == 1)
+    #expect(stage.house.fleet.standing(second)?.logins == 0)
+    client.close()
+    #expect(backend.hearsClose())
+    backend.close()
+    eventually("it is gone") { stage.house.fleet.standing(second)?.sessions == 0 }
+    #expect(stage.house.fleet.pool("mail")?.sessions == 0)
+  }
+
+  /// A password is tried once: a backend that has heard it and goes is the last.
+  @Test func noMemberIsTriedAfterThePassword() throws {
+    let servers = ["a": TestServer(), "b": TestServer()]
+    let stage = try LoopStage(settings(servers))
+    let first = try #require(stage.house.fleet.pool("mail")?.home(of: "alice"))
+    let client = logIn(stage)
+    let backend = try #require(servers[first]).accept()
+    backend.send(greeting)
+    _ = backend.hear("secret\"\r\n")
+    backend.close()
+    _ = client.hear("a NO [UNAVAILABLE] Account is temporarily unavailable.\r\n")
+    #expect(stage.house.fleet.standing(first)?.sessions == 0)
+    client.close()
+  }
+
+  /// All protocols go where the first session is, whatever the ring would say by now.
+  @Test func allSessionsAreTogether() throws {
+    let servers = ["a": TestServer(), "b": TestServer()]
+    let stage = try LoopStage(settings(servers))
+    let pool = try #require(stage.house.fleet.pool("mail"))
+    let first = try #require(pool.home(of: "alice"))
+    let imap = logIn(stage, "Alice")
+    let backend = welcome(try #require(servers[first]), "Alice")
+    _ = imap.hear("a OK in\r\n")
+    // No new users there; who is there stays.
+    stage.house.fleet.setAdmin(first, .drain)
+    #expect(pool.home(of: "alice") != first)
+    let pop3 = logIn(stage, "ALICE", .pop3)
+    let other = try #require(servers[first]).accept()
+    other.send("+OK ready\r\n")
+    _ = other.hear("USER ALICE\r\n")
+    other.send("+OK\r\n")
+    _ = other.hear("PASS secret\r\n")
+    other.send("+OK in\r\n")
+    _ = pop3.hear("+OK in\r\n")
+    for peer in [imap, pop3, backend, other] { peer.close() }
+    eventually("both are gone") { pool.residents?.count == 0 }
+  }
+
+  /// A member that loses many sessions at once has its clients let go bit by bit, from the twenty-first on.
+  @Test func disconnectsAreSpread() throws {
+    let server = TestServer(backlog: 64)
+    var settings = settings(["a": server])
+    settings.pools["mail"]?.spread = Timeouts.seconds(20)
+    let stage = try LoopStage(settings)
+    var pairs: [(client: Peer, backend: Peer)] = []
+    for index in 0..<30 {
+      let client = logIn(stage, "user\(index)")
+      let backend = welcome(server, "user\(index)")
+      _ = client.hear("a OK in\r\n")
+      pairs.append((client, backend))
+    }
+    // One that says goodbye by itself is let go at once.
+    pairs[0].backend.send("* BYE\r\n")
+    pairs[0].backend.close()
+    _ = pairs[0].client.hear("* BYE\r\n")
+    #expect(pairs[0].client.hearsClose())
+    for pair in pairs.dropFirst() { pair.backend.close() }
+    // Their places are free meanwhile.
+    eventually("ten are kept") {
+      stage.onLoop { loop in loop.sessions.all.count { $0.doing == "saying goodbye" && $0.lease == nil } } == 10
+    }
+    // What they say meanwhile is for nobody, and one who goes may go.
+    pairs[29].client.send("x NOOP\r\n")
+    stage.advance(seconds: 21)
+    for pair in pairs.dropFirst() {
+      #expect(pair.client.hearsClose())
+      pair.client.close()
+    }
+    pairs[0].client.close()
+    eventually("all are gone") { stage.onLoop { $0.sessions.count } == 0 }
+    let ends = stage.log().split(separator: "\n").compactMap { $0.split(separator: " ").first { $0.hasPrefix("end=") } }
+    #expect(ends.count == 30)
+    #expect(Set(ends) == ["end=backend-closed"])
+  }
+
+  /// More logins than a member takes at once wait in line, and get in.
+  @Test func loginsStandInLine() throws {
+    let server = TestServer()
+    var settings = settings(["a": server])
+    settings.pools["mail"]?.members[0].logins = 1
+    let stage = try LoopStage(settings)
+    let first = logIn(stage, "alice")
+    let backend = server.accept()
+    let second = logIn(stage, "bob")
+    eventually("the second waits") {
+      stage.onLoop { loop in loop.sessions.all.contains { $0.doing == "waiting for a place at a backend" } }
+    }
+    backend.send(greeting)
+    _ = backend.hear("secret\"\r\n")
+    backend.send("L OK in\r\n")
+    _ = first.hear("a OK in\r\n")
+    let other = welcome(server, "bob")
+    _ = second.hear("a OK in\r\n")
+    for peer in [first, second, backend, other] { peer.close() }
+  }
+
+  /// A client that goes while it waits leaves nothing behind.
+  @Test func whoWaitsMayGo() throws {
+    let directory = PlayedDirectory()
+    var settings = settings(["a": TestServer()])
+    settings.sessionLimits.user = 1
+    let stage = try LoopStage(settings, directory: directory)
+    let client = logIn(stage)
+    eventually("it waits") { directory.questions == ["alice"] }
+    client.close()
+    eventually("it is gone") { stage.onLoop { $0.sessions.count } == 0 }
+    directory.tell(.at("a"))
+    #expect(directory.departed == ["alice"])
+    #expect(stage.house.census.count(.user("alice")) == 0)
+  }
+}
