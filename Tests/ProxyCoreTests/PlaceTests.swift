@@ -143,6 +143,24 @@ struct PlaceTests {
     #expect(Set(ends) == ["end=backend-closed"])
   }
 
+  /// The pool has a member more than the loop's routes know, as in the middle of a reload: it is where the pool says, and
+  /// its name is not taken for a host's.
+  @Test func aNewMemberIsKnownToItsPool() throws {
+    let servers = ["a": TestServer(), "localhost": TestServer()]
+    var all = settings(servers)
+    var few = all
+    few.backends["localhost"] = nil
+    few.pools["mail"]?.members.removeAll { $0.backend == "localhost" }
+    all.pools["mail"]?.members.removeAll { $0.backend == "a" }
+    let stage = try LoopStage(few)
+    stage.house.fleet.adopt(try FleetPlan(all, RoutePlan(all).backends))
+    let client = logIn(stage)
+    let backend = welcome(try #require(servers["localhost"]))
+    _ = client.hear("a OK in\r\n")
+    client.close()
+    backend.close()
+  }
+
   /// More logins than a member takes at once wait in line, and get in.
   @Test func loginsStandInLine() throws {
     let server = TestServer()

@@ -47,9 +47,8 @@ extension Session {
     lease = .pool(pool, claim)
     switch step {
     case .at(let member):
-      guard let backend = loop.routes.backend(member.name, record.listener.mailProtocol) else {
-        let reason = "\(member.name) is gone from the configuration"
-        return refuse(login, .unavailable, LoginFailure(.noMember, reason), on: loop)
+      guard let backend = member.servers[record.listener.mailProtocol] else {
+        preconditionFailure("a member without a server")
       }
       trace(.place, "\(member.name) of \(pool.name)\(claim.user.isEmpty ? "" : ", as \(claim.user)")")
       return begin(login, PlacedRoute(backend: backend, route: route), on: loop)
