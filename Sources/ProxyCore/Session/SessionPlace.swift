@@ -120,6 +120,7 @@ extension Session {
     on loop: isolated EventLoop
   ) -> Next {
     if let evidence = failure.evidence { learn(evidence, on: loop) }
+    if isCommitted { lease?.note(mayBeIn: true) }
     // A master user is one backend's own: the client's credentials are gone.
     guard !isCommitted, login.draft.method != .sasl(.external), failure.isBackends, loop.now < login.deadline,
       case .pool(let pool, var claim)? = lease
