@@ -64,6 +64,18 @@ static inline int linux_connect_unix(int fd, const char *path, size_t length) {
                  (socklen_t)(__builtin_offsetof(struct sockaddr_un, sun_path) + length));
 }
 
+static inline int linux_unix_socket(void) { return socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0); }
+
+/* The caller has looked at the length. */
+static inline int linux_bind_unix(int fd, const char *path, size_t length) {
+  struct sockaddr_un address;
+  memset(&address, 0, sizeof address);
+  address.sun_family = AF_UNIX;
+  strncpy(address.sun_path, path, sizeof address.sun_path - 1);
+  return bind(fd, (const struct sockaddr *)&address,
+              (socklen_t)(__builtin_offsetof(struct sockaddr_un, sun_path) + length + 1));
+}
+
 /* open's last argument is variadic. */
 static inline int linux_open_append(const char *path) {
   return open(path, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0640);

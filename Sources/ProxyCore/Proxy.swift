@@ -60,6 +60,7 @@ package final class Proxy: Sendable {
   /// Begins to accept.
   package func start() {
     for loop in loops { loop.start() }
+    house.fleet.probe(house.resolver)
     let files = state.withLock { $0.current.files }
     let watch = CertificateWatch(files) { @Sendable [weak self] in self?.reloadCertificates() }
     self.watch.withLock { $0 = watch }
@@ -69,6 +70,15 @@ package final class Proxy: Sendable {
   package var addresses: [SocketAddress] {
     state.withLock { $0.current.plan.listeners.map(\.listener.address) }
   }
+
+  /// The listeners there are.
+  package var listeners: [Listener] { state.withLock { $0.current.plan.listeners.map(\.listener) } }
+
+  /// The configuration in use.
+  package var settings: Settings { state.withLock { $0.current.settings } }
+
+  /// Whether it accepts no connection any more.
+  package var isStopping: Bool { state.withLock { $0.busy != nil } }
 
   /// Sessions now.
   package var sessions: Int { house.admission.count }
@@ -84,6 +94,9 @@ package final class Proxy: Sendable {
         throw SettingsErrors([SettingsError(key: "log.to", problem: "it can't be opened: \(error)")])
       }
       tell(prepared.warnings)
+      if settings.control != current.settings.control {
+        tell([SettingsError(key: "control", problem: "a change takes a restart")])
+      }
       if settings.loops != loops.count { tell([SettingsError(key: "loops", problem: "a change takes a restart")]) }
       house.admission.allow(settings.sessions ?? Admission.sessions(descriptors: Syscall.raiseDescriptorLimit()))
       watch.withLock { $0?.follow(prepared.files) }
@@ -156,6 +169,7 @@ package final class Proxy: Sendable {
   /// or end now.
   package func stop(now: Bool) {
     let grace = changing.withLock { _ in closeDoors(now: now) }
+    house.fleet.endProbes()
     for loop in loops { loop.post { $0.retire() } }
     let deadline = DispatchTime.now() + .nanoseconds(Int(clamping: grace))
     DispatchQueue.global().asyncAfter(deadline: deadline) { @Sendable in

@@ -44,6 +44,8 @@ package struct Settings: Equatable, Sendable {
   package var log: LogSettings
   /// Whom the process becomes once its ports are bound; nil to stay.
   package var user: UserSettings?
+  /// Where it is asked and told at run time; nil for nowhere.
+  package var control: ControlSettings?
 
   /// The settings, each but the first and the routes with its default.
   package init(

@@ -47,20 +47,23 @@ struct Changes: Sendable {
   let configFile: String
   let service: ServiceManager
 
-  /// Goes over to what the configuration says now; if that can't be used, nothing changes.
-  func reload() {
+  /// Goes over to what the configuration says now; if that can't be used, nothing changes. Returns what is wrong with it.
+  @discardableResult
+  func reload() -> [String] {
+    defer { service.tell("READY=1") }
     service.tell("RELOADING=1\nMONOTONIC_USEC=\(ServiceManager.microseconds)")
     do throws(ConfigErrors) {
       let file = try ConfigFile(configFile)
       do throws(SettingsErrors) { try proxy.reload(file.settings) } catch { throw file.locate(error) }
       log.logger.notice(
         "reloaded", metadata: ["listeners": "\(proxy.addresses.map(\.description).joined(separator: ","))"])
+      return []
     } catch {
       for problem in error.errors {
         log.logger.error("reload refused, the old configuration stays", metadata: ["problem": "\(problem)"])
       }
+      return error.errors.map(\.description)
     }
-    service.tell("READY=1")
   }
 
   func stop(now: Bool) {

@@ -40,6 +40,7 @@ struct HealthTests {
 
   private static func settings(_ change: (inout HealthSettings) -> Void = { _ in }) -> HealthSettings {
     var settings = HealthSettings()
+    settings.agent = 9_000
     change(&settings)
     return settings
   }
@@ -174,6 +175,22 @@ struct HealthTests {
     #expect(health.interval == Timeouts.milliseconds(200))
   }
 
+  /// An agent that a reload takes away takes its word with it.
+  @Test func anAgentThatIsAskedNoMore() {
+    var health = Health(HealthTests.settings { $0.isProbed = false })
+    #expect(HealthTests.play("0:d=lost-by-agent 1:t=no", &health) == "0:d=lost-by-agent 1:t=no")
+    health.settings.agent = nil
+    #expect(HealthTests.play("2:t=yes 3:A=back", &health) == "2:t=yes 3:A=back")
+
+    let standing = BackendStanding("a", HealthTests.settings())
+    standing.agent(AgentReport(.drain, share: 25))
+    #expect(standing.snapshot(at: 0).admin == .drain && standing.snapshot(at: 0).share == 25)
+    standing.adopt(HealthTests.settings())
+    #expect(standing.snapshot(at: 0).admin == .drain)
+    standing.adopt(HealthSettings())
+    #expect(standing.snapshot(at: 0).admin == .ready && standing.snapshot(at: 0).share == 100)
+  }
+
   /// Threads overtake each other: a clock that seems to go back is no harm.
   @Test func timeMayGoBack() {
     var health = Health(HealthTests.settings { $0.isProbed = false })
@@ -185,11 +202,10 @@ struct HealthTests {
 
   @Test(arguments: [true, false], [true, false])
   func aWalk(isProbed: Bool, logsIn: Bool) {
-    var random = Numbers(state: isProbed ? 11 : 12)
+    var random = SplitMix(seed: isProbed ? 11 : 12)
     var (losses, recoveries, trials, longest) = (0, 0, 0, UInt64(0))
     for _ in 0..<150 {
-      var settings = HealthSettings()
-      settings.isProbed = isProbed
+      var settings = HealthTests.settings { $0.isProbed = isProbed }
       settings.rise = Int.random(in: 1...3, using: &random)
       settings.fall = Int.random(in: 1...4, using: &random)
       settings.failedLogins = Int.random(in: 0...4, using: &random)
@@ -353,18 +369,5 @@ private struct HealthModel {
     events.append(Event(time: now, kind: .trialBegan))
     trials += 1
     return true
-  }
-}
-
-/// The same numbers in every run (SplitMix64).
-private struct Numbers: RandomNumberGenerator {
-  var state: UInt64
-
-  mutating func next() -> UInt64 {
-    state &+= 0x9E37_79B9_7F4A_7C15
-    var mixed = state
-    mixed = (mixed ^ (mixed >> 30)) &* 0xBF58_476D_1CE4_E5B9
-    mixed = (mixed ^ (mixed >> 27)) &* 0x94D0_49BB_1331_11EB
-    return mixed ^ (mixed >> 31)
   }
 }

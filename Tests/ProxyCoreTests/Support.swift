@@ -293,6 +293,15 @@ final class LoopStage {
   }
 }
 
+extension AgentReport {
+  /// A state and a share, as an agent tells them.
+  init(_ admin: AdminState?, share: Int?) {
+    self.init()
+    self.admin = admin
+    self.share = share
+  }
+}
+
 extension Route {
   /// The server of a route that is to one.
   var backend: Backend {

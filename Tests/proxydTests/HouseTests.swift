@@ -56,7 +56,7 @@ struct HouseTests {
     (#"\b(redis[A-Z]\w*|freeReplyObject)\("#, ["ProxyCore/Routing/Stores/RedisSession.swift"]),
     (#"\bpam_\w+\("#, ["ProxyCore/Routing/Checks/PAMCheck.swift"]),
     (#"\bcrypt_\w+\("#, ["ProxyCore/Routing/Checks/CryptCheck.swift"]),
-    (#"\blinux_\w+\("#, ["ProxyCore/Net/Syscall.swift", "ProxyCore/Loop/PollSet.swift"]),
+    (#"\blinux_\w+\("#, ["ProxyCore/Net/Syscall.swift", "Net/UnixCalls.swift", "Loop/PollSet.swift"]),
     (#"\bimport Yams\b"#, ["proxyd/Config/"]),
     (#"\bimport ArgumentParser\b"#, ["proxyd/Main.swift", "proxyd/Commands/"]),
     (#"\bimport Foundation\b"#, []),

@@ -22,6 +22,10 @@ package final class BackendStanding: Sendable {
     var agentShare = 100
     /// What an agent told.
     var agent = AdminState.ready
+    /// The weight an agent wants; nil for the configuration's.
+    var agentWeight: Int?
+    /// The most sessions an agent wants; nil for the configuration's.
+    var agentSessions: Int?
   }
 
   /// A backend of which nothing is known: it is taken to be well.
@@ -41,14 +45,19 @@ package final class BackendStanding: Sendable {
   /// The weight an operator has set; nil for the configuration's.
   package var weight: Int? { state.withLock { $0.weight } }
 
+  /// The weight that holds in the place of the configuration's; nil for that.
+  var wantedWeight: Int? { state.withLock { $0.weight ?? $0.agentWeight } }
+
   /// Takes an operator's weight.
   func set(weight: Int?) { state.withLock { $0.weight = weight } }
 
-  /// What an agent told: a state, a share in percent, or both.
-  func agent(_ told: AdminState?, share: Int?) {
+  /// What its agent told; what it left out stays.
+  func agent(_ report: AgentReport) {
     state.withLock { state in
-      if let told { state.agent = told }
-      if let share { state.agentShare = share }
+      if let admin = report.admin { state.agent = admin }
+      if let share = report.share { state.agentShare = share }
+      if let weight = report.weight { state.agentWeight = weight }
+      if let sessions = report.sessions { state.agentSessions = sessions }
     }
   }
 
@@ -61,8 +70,17 @@ package final class BackendStanding: Sendable {
   /// and what is learned next of a login is taken for its outcome.
   func mayTry(at now: UInt64) -> Bool { state.withLock { $0.health.mayTry(at: now) } }
 
-  /// A new configuration.
-  func adopt(_ settings: HealthSettings) { state.withLock { $0.health.settings = settings } }
+  /// A new configuration. What an agent told that is asked no more is forgotten.
+  func adopt(_ settings: HealthSettings) {
+    state.withLock { state in
+      state.health.settings = settings
+      guard settings.agent == nil else { return }
+      state.agent = .ready
+      state.agentShare = 100
+      state.agentWeight = nil
+      state.agentSessions = nil
+    }
+  }
 
   /// How it stands now.
   func snapshot(at now: UInt64) -> Snapshot {
@@ -71,7 +89,9 @@ package final class BackendStanding: Sendable {
       let admin = Snapshot.stricter(state.admin, state.agent)
       return Snapshot(
         admin: admin, health: state.health.state, since: state.health.since, weight: state.weight,
-        share: state.agentShare, sessions: present.load(ordering: .relaxed), logins: entering.load(ordering: .relaxed))
+        agentWeight: state.agentWeight, share: state.agentShare, most: state.agentSessions,
+        isTrialDue: state.health.isTrialDue(at: now), sessions: present.load(ordering: .relaxed),
+        logins: entering.load(ordering: .relaxed))
     }
   }
 
@@ -88,8 +108,14 @@ package final class BackendStanding: Sendable {
     package let since: UInt64
     /// The weight an operator set.
     package let weight: Int?
+    /// The weight an agent wants.
+    package let agentWeight: Int?
     /// The percentage of its weight an agent wants.
     package let share: Int
+    /// The most sessions an agent wants.
+    package let most: Int?
+    /// Whether it is lost, not probed, and a login may try it now.
+    let isTrialDue: Bool
     /// Sessions.
     package let sessions: Int
     /// Logins in progress.
@@ -107,7 +133,7 @@ package final class BackendStanding: Sendable {
     var recovered: UInt64? { since > 0 && !health.isDown ? since : nil }
 
     /// Whether it takes new users.
-    package var takes: Bool { admin == .ready && !health.isDown }
+    package var takes: Bool { admin == .ready && (!health.isDown || isTrialDue) }
 
     fileprivate static func stricter(_ one: AdminState, _ other: AdminState) -> AdminState {
       let order = AdminState.allCases

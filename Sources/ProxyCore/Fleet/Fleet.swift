@@ -10,6 +10,8 @@ package final class Fleet: Sendable {
   private let state = Mutex(State())
   private let callbacks = Mutex(Callbacks())
   private let evictions: Evictions
+  /// Ends with the fleet.
+  private let probers: Mutex<Probers?> = Mutex(nil)
 
   private struct State {
     var standings: [String: BackendStanding] = [:]
@@ -34,6 +36,43 @@ package final class Fleet: Sendable {
     self.log = log
     self.clock = clock
     evictions = Evictions()
+  }
+
+  /// Begins to probe; once, when everything else is ready. Names are resolved by the loops' resolver.
+  func probe(_ resolver: Resolver) {
+    let ears = ProbeEars(
+      learn: { [weak self] in self?.learn($0, $1) }, agent: { [weak self] in self?.heard($0, $1) },
+      warn: { [log] backend, warning in
+        var metadata: Logger.Metadata = ["backend": "\(backend)"]
+        for (name, value) in warning.details { metadata[name] = "\(value)" }
+        log.logger.warning("\(warning.words)", metadata: metadata)
+      })
+    let probers = Probers(resolver, ears)
+    self.probers.withLock { $0 = probers }
+    probers.adopt(targets)
+  }
+
+  /// Ends all probes.
+  func endProbes() {
+    let probers = probers.withLock { $0.take() }
+    probers?.end()
+  }
+
+  /// The members of pools, with the protocols they are probed in.
+  private var targets: [ProbeTarget] {
+    state.withLock { state in
+      guard let plan = state.plan else { return [] }
+      let members = Set(plan.pools.values.flatMap { $0.members.map(\.backend) })
+      let spoken = Set(plan.listeners.map(\.mailProtocol))
+      return members.compactMap { name in
+        guard let standing = state.standings[name], let settings = plan.backends[name]?.health else { return nil }
+        var backends: [MailProtocol: Backend] = [:]
+        for mailProtocol in settings.protocols.map(Set.init) ?? spoken {
+          backends[mailProtocol] = plan.book.backend(name, mailProtocol)
+        }
+        return ProbeTarget(standing: standing, settings: settings, backends: backends)
+      }
+    }
   }
 
   /// Sets how sessions are reached; once, before anything is adopted.
@@ -87,6 +126,8 @@ package final class Fleet: Sendable {
       return plan.pools.compactMap { name, settings in state.pools[name].map { ($0, settings) } }
     }
     for (pool, settings) in pools { adopt(settings, pool) }
+    let probers = probers.withLock { $0 }
+    probers?.adopt(targets)
   }
 
   private func directory(_ pool: String, _ settings: PoolSettings) -> (any UserDirectory)? {
@@ -137,7 +178,9 @@ package final class Fleet: Sendable {
     standing.set(admin)
     log.logger.notice("backend set", metadata: ["backend": "\(backend)", "state": "\(admin.rawValue)"])
     switch admin {
-    case .ready, .drain: evictions.end(backend)
+    case .ready, .drain:
+      evictions.end(backend)
+      probers.withLock { $0 }?.probeNow(backend)
     case .maintenance, .removed: evictions.begin(backend, .rate(moveRate(backend)), .moved)
     }
     return true
@@ -150,10 +193,13 @@ package final class Fleet: Sendable {
     standing.set(weight: weight)
     log.logger.notice(
       "backend set", metadata: ["backend": "\(backend)", "weight": "\(weight.map(String.init) ?? "default")"])
-    for pool in pools where pool.plan.index(of: backend) != nil {
-      rebuild(pool, pool.settings)
-    }
+    rebuild(backend)
     return true
+  }
+
+  /// A weight has changed.
+  private func rebuild(_ backend: String) {
+    for pool in pools where pool.plan.index(of: backend) != nil { rebuild(pool, pool.settings) }
   }
 
   /// Users a second that are moved off a backend: as the most careful of its pools wants it.
@@ -169,9 +215,30 @@ package final class Fleet: Sendable {
     learn(standing, evidence)
   }
 
+  /// A backend's agent said something.
+  private func heard(_ backend: String, _ report: AgentReport) {
+    guard let standing = standing(backend) else { return }
+    let before = standing.snapshot(at: clock.now)
+    standing.agent(report)
+    let now = standing.snapshot(at: clock.now)
+    if now.agentWeight != before.agentWeight { rebuild(backend) }
+    guard now.admin != before.admin else { return }
+    log.logger.notice(
+      "a backend's agent wants another state", metadata: ["backend": "\(backend)", "state": "\(now.admin.rawValue)"])
+    switch now.admin {
+    case .ready, .drain: evictions.end(backend)
+    case .maintenance, .removed: evictions.begin(backend, .rate(moveRate(backend)), .moved)
+    }
+  }
+
   /// The same of one that is at hand.
   func learn(_ standing: BackendStanding, _ evidence: HealthEvidence) {
-    guard let change = standing.learn(evidence, at: clock.now) else { return }
+    let change = standing.learn(evidence, at: clock.now)
+    switch evidence {
+    case .loginFailed, .loginRefused: probers.withLock { $0 }?.probeNow(standing.name)
+    case .probeSucceeded, .probeFailed, .loginAnswered, .agentDown, .agentUp: break
+    }
+    guard let change else { return }
     switch change {
     case .lost(let why):
       log.logger.warning("backend lost", metadata: ["backend": "\(standing.name)", "reason": "\(why)"])

@@ -151,18 +151,32 @@ package struct Health: Equatable, Sendable {
     return settle(at: now)
   }
 
+  /// An agent that is asked no more has nothing to say either.
+  private var agentSays: String? { settings.agent == nil ? nil : agentsReason }
+
   /// Whether a login may go there now. To one that is lost and not probed, one may at a time, after a pause: what is
   /// learned next of a login is taken for its outcome.
   mutating func mayTry(at now: UInt64) -> Bool {
-    guard agentsReason == nil else { return false }
+    guard agentSays == nil else { return false }
     switch standing {
     case .up: return true
     case .lost(var recovery):
-      guard !settings.isProbed, now >= recovery.breaker.opens else { return false }
-      if let trial = recovery.breaker.trial, Health.time(from: trial, to: now) < Health.longestTrial { return false }
+      guard isTrialDue(at: now) else { return false }
       recovery.breaker.trial = now
       standing = .lost(recovery)
       return true
+    }
+  }
+
+  /// Whether it is lost, and one login may go there to see whether it still is.
+  func isTrialDue(at now: UInt64) -> Bool {
+    guard agentSays == nil, !settings.isProbed else { return false }
+    switch standing {
+    case .up: return false
+    case .lost(let recovery):
+      guard now >= recovery.breaker.opens else { return false }
+      guard let trial = recovery.breaker.trial else { return true }
+      return Health.time(from: trial, to: now) >= Health.longestTrial
     }
   }
 
@@ -245,7 +259,7 @@ package struct Health: Equatable, Sendable {
   /// Puts together what probes and logins say and what the agent says.
   private mutating func settle(at now: UInt64) -> HealthChange? {
     let wasDown = state.isDown
-    switch (standing, agentsReason) {
+    switch (standing, agentSays) {
     case (.lost(let recovery), _): state = .down(recovery.reason)
     case (.up, let why?): state = .down(why)
     case (.up(let doubts), nil): state = doubts.reason.map { .doubted($0) } ?? .up

@@ -77,12 +77,16 @@ package final class Pool: Sendable {
       case .wanting:
         switch settle(&claim) {
         case .at(let member):
+          if isTaken(member) {
+            guard skip(member, &claim) else { return .refused(lack(claim, plan)) }
+            continue
+          }
           present.add(1, ordering: .relaxed)
           let most = plan.settings.sessions
           let isFull = most.map { sessions > $0 } ?? false
           member.standing.arrive()
           claim.stage = .placed(member)
-          let memberIsFull = member.settings.sessions.map { member.standing.sessions > $0 } ?? false
+          let memberIsFull = member.isFull(nil, with: member.standing.sessions - 1)
           guard !isFull, !memberIsFull else {
             let who = isFull ? name : member.name
             release(&claim)
@@ -103,6 +107,22 @@ package final class Pool: Sendable {
       case .admitted, .released: preconditionFailure("a claim that is settled goes on")
       }
     }
+  }
+
+  /// Whether it is a lost member that another login is trying already.
+  private func isTaken(_ member: Member) -> Bool {
+    let now = clock.now
+    return member.standing.snapshot(at: now).health.isDown && !member.standing.mayTry(at: now)
+  }
+
+  /// Goes past a member that can't be had after all. False if the user has other sessions there.
+  private func skip(_ member: Member, _ claim: inout Claim) -> Bool {
+    claim.tried.append(member.name)
+    guard let residents else { return true }
+    if residents.relocate(claim.user, claim.handle, question(claim, plan)) != nil { return true }
+    residents.leave(claim.user, claim.handle)
+    claim.stage = .released
+    return false
   }
 
   private enum Settled {

@@ -13,8 +13,14 @@ struct Member: Sendable {
   let servers: [MailProtocol: Backend]
 
   var name: String { settings.backend }
+
+  /// Whether so many sessions are as many as it may have; `most` is what its agent wants.
+  func isFull(_ most: Int?, with sessions: Int) -> Bool {
+    sessions >= min(settings.sessions ?? .max, most ?? .max)
+  }
+
   /// Its share, in comparison with the others'.
-  var weight: Int { standing.weight ?? settings.weight }
+  var weight: Int { standing.wantedWeight ?? settings.weight }
 }
 
 final class PoolPlan: Sendable {
@@ -52,7 +58,7 @@ final class PoolPlan: Sendable {
         return Candidate(
           weight: member.weight, share: share(stands, at: now), sessions: stands.sessions,
           takes: stands.takes && isWanted && !tried.contains(member.name),
-          isFull: member.settings.sessions.map { stands.sessions >= $0 } ?? false, isBackup: member.settings.isBackup)
+          isFull: member.isFull(stands.most, with: stands.sessions), isBackup: member.settings.isBackup)
       })
   }
 

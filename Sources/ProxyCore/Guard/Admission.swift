@@ -10,6 +10,9 @@ package final class Admission: Sendable {
   /// An empty house with so many places.
   package init(most: Int) { self.most = Atomic(most) }
 
+  /// The most sessions at once, as it is now.
+  package var limit: Int { most.load(ordering: .relaxed) }
+
   /// Sessions now.
   package var count: Int { present.load(ordering: .relaxed) }
 

@@ -2,12 +2,12 @@
 
 internal import Glibc
 
-enum WorkerThread {
+package enum WorkerThread {
   /// LDAP with GnuTLS and PAM's modules were written for the system's 8 MB; what is not touched costs nothing.
   private static let stackSize = 1 << 20
 
   /// Runs `body` on a thread of its own. Nil, or why there is none.
-  static func start(_ body: @escaping @Sendable () -> Void) -> SystemError? {
+  package static func start(_ body: @escaping @Sendable () -> Void) -> SystemError? {
     var attributes = pthread_attr_t()
     var thread = pthread_t()
     // SAFETY: the box is taken over by the thread, or released here if there is none.

@@ -45,7 +45,11 @@ package final class Listener: Sendable {
   let context: TLSContext?
   /// Whose name a client's certificate gives.
   let certificateName: CertificateName
-  let meter: ListenerMeter
+  /// What is counted there.
+  package let meter: ListenerMeter
+
+  /// How TLS is used.
+  package var tls: TLSPolicy { terms.policy }
 
   /// The certificate is needed unless TLS is off.
   package init(

@@ -26,6 +26,12 @@ package final class Log: Sendable {
     shared.set(settings)
   }
 
+  /// The least urgent lines that are written. One set here holds until it is set again or the settings are.
+  package var level: Logger.Level {
+    get { shared.threshold }
+    set { shared.threshold = newValue }
+  }
+
   /// Writes a line built by `build`, if lines of that level are wanted.
   package func line(_ level: Logger.Level, _ event: String, _ build: (inout LogLine) -> Void) {
     guard let style = shared.style(for: level) else { return }
@@ -69,6 +75,11 @@ private final class LevelAndStyle: Sendable {
     level.store(settings.level.rank, ordering: .relaxed)
     style.withLock { $0 = settings.style }
     perdition.store(settings.format == .perdition, ordering: .relaxed)
+  }
+
+  var threshold: Logger.Level {
+    get { Logger.Level.allCases[level.load(ordering: .relaxed)] }
+    set { level.store(newValue.rank, ordering: .relaxed) }
   }
 
   var isPerdition: Bool { perdition.load(ordering: .relaxed) }

@@ -9,8 +9,8 @@ package struct SQLiteError: Error, Equatable, Sendable {
   /// SQLite's words.
   package let message: String
 
-  /// A mistake in a program's or an operator's question.
-  static func misuse(_ message: String) -> SQLiteError { SQLiteError(code: SQLITE_MISUSE, message: message) }
+  /// There is no room on the disk.
+  var isFull: Bool { code & 0xFF == SQLITE_FULL }
   /// It is no database, or one that is damaged.
   var isUnreadable: Bool { code & 0xFF == SQLITE_NOTADB || code & 0xFF == SQLITE_CORRUPT }
   /// A writer is at work; trying again will do.

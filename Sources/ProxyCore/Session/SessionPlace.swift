@@ -50,6 +50,7 @@ extension Session {
       guard let backend = member.servers[record.listener.mailProtocol] else {
         preconditionFailure("a member without a server")
       }
+      meterPart(.placement, login, on: loop)
       trace(.place, "\(member.name) of \(pool.name)\(claim.user.isEmpty ? "" : ", as \(claim.user)")")
       return begin(login, PlacedRoute(backend: backend, route: route), on: loop)
     case .waits:
@@ -129,6 +130,7 @@ extension Session {
     lease = .pool(pool, claim)
     guard goesOn else { return refuse(login, refusal, failure, on: loop) }
     meterNextMember(failure)
+    traceFailure(failure)
     loop.house.log.line(.info, "next-member") { line in
       record.addIdentity(to: &line)
       line.add("login", record.login)

@@ -131,6 +131,14 @@ extension Transport {
     }
   }
 
+  /// When the peer's certificate ends, verified or not, in seconds since 1970; nil without one.
+  var certificateEnd: Int? {
+    switch tls {
+    case .some(let tls): tls.peerCertificateEnd
+    case .none: nil
+    }
+  }
+
   /// The host name the client asked for in TLS.
   var serverName: String? {
     switch tls {

@@ -180,6 +180,13 @@ package struct TLSSession: ~Copyable {
   /// Whether the peer has shown a certificate, verified or not.
   package var hasPeerCertificate: Bool { unsafe SSL_get0_peer_certificate(raw) != nil }
 
+  /// When the peer's certificate ends, verified or not, in seconds since 1970; nil if it has shown none.
+  package var peerCertificateEnd: Int? {
+    // SAFETY: the session holds the certificate while it is read.
+    guard let certificate = unsafe SSL_get0_peer_certificate(raw) else { return nil }
+    return unsafe TLSCertificate(certificate).notAfter
+  }
+
   /// The subject of the peer's certificate on one line, as RFC 2253 writes it, if its chain was verified.
   package var peerSubject: String? { verifiedPeer?.subject }
 

@@ -25,14 +25,23 @@ struct RunCommand: ParsableCommand {
     }
     let proxy: Proxy
     do throws(SettingsErrors) { proxy = try Proxy(file.settings, log: log) } catch { throw fail(file.locate(error)) }
+    let door: UnixListener?
+    do throws(SettingsErrors) { door = try file.settings.control?.open(for: file.settings.user) } catch {
+      throw fail(file.locate(error))
+    }
     if let user = file.settings.user {
       do throws(SettingsErrors) { try Privileges.drop(to: user) } catch { throw fail(file.locate(error)) }
     } else if Privileges.areRoots {
       log.logger.warning("running as root; the key user names somebody else")
     }
     let service = ServiceManager()
-    let signals = Signals(Changes(proxy: proxy, log: log, configFile: config.file, service: service))
+    let changes = Changes(proxy: proxy, log: log, configFile: config.file, service: service)
+    let signals = Signals(changes)
     proxy.start()
+    let control = door.map { ControlServer($0, ProxyControl(changes), log: log) }
+    if let error = control?.start() {
+      log.logger.error("the control socket can't be served", metadata: ["reason": "\(error)"])
+    }
     log.logger.notice(
       "ready",
       metadata: [
@@ -42,6 +51,7 @@ struct RunCommand: ParsableCommand {
     service.tell("READY=1")
     proxy.waitUntilStopped()
     signals.end()
+    control?.stop()
     log.logger.notice("stopped")
     log.flush()
   }

@@ -74,6 +74,7 @@ enum ConfigKeys {
   static let all: [ConfigKey] =
     front + NameKeys.all + RouteKeys.all + servers + BackendKeys.all("backends.*")
     + HealthKeys.all("backends.*.health") + unnamed + BackendKeys.all("unnamed-backends") + PoolKeys.all
+    + ControlKeys.all
     + PasswordCheckKeys.all + back
 
   /// What clients meet, up to the backends.

@@ -37,6 +37,7 @@ struct SettingsBuilder {
       trustedProxies: file.networks("trusted-proxies") ?? [], loops: loops,
       timeouts: timeouts, limits: limits, sessions: limitsSection?.integer("sessions"), log: log, user: readUser(file))
     settings.pools = pools
+    settings.control = file.section("control").flatMap { readControl($0) }
     settings.stateFile = file.text("state-file").map(resolve)
     settings.sessionLimits.user = limitsSection?.integer("user-sessions")
     settings.sessionLimits.address = limitsSection?.integer("address-sessions")

@@ -1,0 +1,126 @@
+// swift-format-ignore-file: NeverForceUnwrap
+// A test that unwraps nil fails, which is what it is for.
+
+import Dispatch
+import Synchronization
+import Testing
+
+@testable import ProxyCore
+
+/// A time that goes when a test says so, and does then what has become due, on the test's thread.
+final class PlayedTime: Sendable {
+  private let state = Mutex(State())
+
+  private struct State {
+    var now: UInt64 = 5_000_000_000
+    var wall = 1_800_000_000
+    var calls: [(at: UInt64, number: Int, body: @Sendable () -> Void)] = []
+    var number = 0
+  }
+
+  var time: DirectoryTime {
+    DirectoryTime(
+      now: { self.state.withLock { $0.now } }, wall: { self.state.withLock { $0.wall } },
+      after: { delay, body in
+        self.state.withLock { state in
+          state.number += 1
+          state.calls.append((state.now + delay, state.number, body))
+        }
+      })
+  }
+
+  var wall: Int { state.withLock { $0.wall } }
+
+  func setWall(_ wall: Int) { state.withLock { $0.wall = wall } }
+
+  /// Lets time pass, from call to call.
+  func advance(milliseconds: Int) {
+    let end = state.withLock { $0.now + UInt64(milliseconds) * 1_000_000 }
+    while true {
+      let body = state.withLock { state -> (@Sendable () -> Void)? in
+        let next = state.calls.indices.min {
+          (state.calls[$0].at, state.calls[$0].number) < (state.calls[$1].at, state.calls[$1].number)
+        }
+        let then = next.map { min(end, max(state.now, state.calls[$0].at)) } ?? end
+        state.wall += Int(then / 1_000_000_000) - Int(state.now / 1_000_000_000)
+        state.now = then
+        guard let next, state.calls[next].at <= end else { return nil }
+        return state.calls.remove(at: next).body
+      }
+      guard let body else { return }
+      body()
+    }
+  }
+
+  func advance(seconds: Int) { advance(milliseconds: seconds * 1_000) }
+
+  /// Calls that are to come.
+  var waiting: Int { state.withLock { $0.calls.count } }
+}
+
+/// Answers of a directory that came later, in order.
+final class Answers: Sendable {
+  private let all = Mutex<[PlaceAnswer]>([])
+  private let signal = DispatchSemaphore(value: 0)
+
+  var list: [PlaceAnswer] { all.withLock { $0 } }
+
+  func take(_ answer: PlaceAnswer) {
+    all.withLock { $0.append(answer) }
+    signal.signal()
+  }
+
+  /// The next one; nil if none comes.
+  func next() -> PlaceAnswer? {
+    guard signal.wait(timeout: .now() + 10) == .success else { return nil }
+    return all.withLock { $0.removeFirst() }
+  }
+}
+
+/// What a state file had to say.
+final class NewsHeard: Sendable {
+  private let all = Mutex<[StateFile.News]>([])
+  var list: [StateFile.News] { all.withLock { $0 } }
+  func take(_ news: StateFile.News) { all.withLock { $0.append(news) } }
+}
+
+extension PlaceQuestion {
+  /// A question of somebody who would go to `preferred`, and accepts all but some.
+  static func to(_ preferred: String?, but refused: String...) -> PlaceQuestion {
+    PlaceQuestion(preferred: preferred) { !refused.contains($0) }
+  }
+}
+
+extension LocalDirectory {
+  /// The answer, whether it comes at once or later.
+  func place(_ user: String, _ question: PlaceQuestion) -> PlaceAnswer? {
+    let answers = Answers()
+    return locate(user, question) { answers.take($0) } ?? answers.next()
+  }
+
+  /// The answer that is there at once; nil if there is none, and it must not come meanwhile.
+  func placeNow(_ user: String, _ question: PlaceQuestion) -> PlaceAnswer? {
+    locate(user, question) { Issue.record("an answer nobody waits for: \($0)") }
+  }
+
+  /// All it knows, by user.
+  var all: [String: DirectoryEntry] {
+    var found: [String: DirectoryEntry] = [:]
+    forEach { entries in
+      for entry in entries { found[entry.user] = entry }
+      return true
+    }
+    return found
+  }
+}
+
+func affinity(
+  _ kind: AffinitySettings.Kind, expiry: UInt64 = 900, pause: UInt64 = 2, rebalance: Int = 0
+) -> AffinitySettings {
+  var settings = AffinitySettings()
+  settings.kind = kind
+  settings.expiry = Timeouts.seconds(expiry)
+  settings.pause = Timeouts.seconds(pause)
+  settings.rebalance = rebalance
+  return settings
+}
