@@ -49,7 +49,6 @@ package final class Proxy: Sendable {
     self.loops = loops
     house.set(loops)
     state = Mutex(State(current: prepared))
-    house.fleet.adopt(prepared.fleet)
     tell(prepared.warnings)
     house.notifyWhenEmpty { [weak self] index in self?.loopIsEmpty(index) }
   }
@@ -57,8 +56,14 @@ package final class Proxy: Sendable {
   /// The cores this process may use: the default number of loops.
   package static var usableCores: Int { Syscall.usableCores }
 
-  /// Begins to accept.
-  package func start() {
+  /// Opens what is written to, as whoever the process has become, and begins to accept. Fails if the state file can't be
+  /// used.
+  package func start() throws(SettingsErrors) {
+    try changing.withLock { _ throws(SettingsErrors) in
+      let (settings, fleet) = state.withLock { ($0.current.settings, $0.current.fleet) }
+      try house.fleet.open(settings.stateFile)
+      house.fleet.adopt(fleet)
+    }
     for loop in loops { loop.start() }
     house.fleet.probe(house.resolver)
     let files = state.withLock { $0.current.files }
@@ -90,6 +95,7 @@ package final class Proxy: Sendable {
       // The ports are closed already, and nobody would accept at new ones.
       if isStopping { throw SettingsErrors([SettingsError(key: "", problem: "the proxy is stopping")]) }
       let prepared = try Proxy.prepare(settings, predecessor: current)
+      try house.fleet.open(settings.stateFile)
       do throws(SystemError) { try house.log.reconfigure(settings.log) } catch {
         throw SettingsErrors([SettingsError(key: "log.to", problem: "it can't be opened: \(error)")])
       }
@@ -195,6 +201,7 @@ package final class Proxy: Sendable {
     for loop in loops { loop.post { $0.end() } }
     // The two know each other.
     house.set([])
+    house.fleet.close()
     house.log.flush()
   }
 

@@ -19,6 +19,7 @@ package final class Fleet: Sendable {
     /// The members' gates, by pool and backend: who is inside stays counted over a reload.
     var gates: [String: LoginGate] = [:]
     var plan: FleetPlan?
+    var file: StateFile?
     /// A test's own, for all pools.
     var played: (any UserDirectory)?
   }
@@ -102,6 +103,36 @@ package final class Fleet: Sendable {
 
   // MARK: Configuration
 
+  /// Opens the file of what is remembered over a restart, unless it is open: another one takes a restart.
+  func open(_ path: String?) throws(SettingsErrors) {
+    let known = state.withLock { $0.file }
+    if let known, known.path != path {
+      log.logger.warning("a change takes a restart", metadata: ["key": "state-file"])
+    }
+    guard known == nil, let path else { return }
+    let file: StateFile
+    do throws(StateFileError) {
+      file = try StateFile(path) { [log] news in
+        switch news {
+        case .trouble(let reason):
+          log.logger.error(
+            "the state file can't be written: what is new is remembered in memory only",
+            metadata: ["file": "\(path)", "reason": "\(reason)"])
+        case .complete: log.logger.notice("the state file is written again", metadata: ["file": "\(path)"])
+        }
+      }
+    } catch {
+      throw SettingsErrors([SettingsError(key: "state-file", problem: "\(error)")])
+    }
+    state.withLock { $0.file = file }
+  }
+
+  /// Writes what is left to be written.
+  func close() {
+    let file = state.withLock { $0.file.take() }
+    file?.close()
+  }
+
   /// Goes over to a configuration. What is known of backends and users stays.
   func adopt(_ plan: FleetPlan) {
     let callbacks = callbacks.withLock { $0 }
@@ -110,16 +141,21 @@ package final class Fleet: Sendable {
       for (name, backend) in plan.backends {
         if let known = state.standings[name] {
           known.adopt(backend.health)
-        } else {
-          state.standings[name] = BackendStanding(name, backend.health)
+          continue
         }
+        let standing = BackendStanding(name, backend.health)
+        if let row = state.file?.backends.first(where: { $0.name == name }) {
+          standing.set(row.state)
+          standing.set(weight: row.weight)
+        }
+        state.standings[name] = standing
       }
       // Who has sessions there still holds the standing.
       for name in state.standings.keys where plan.backends[name] == nil { state.standings[name] = nil }
       for (name, settings) in plan.pools where state.pools[name] == nil {
         guard let first = build(name, settings, &state) else { continue }
         state.pools[name] = Pool(
-          name, first, state.played ?? directory(name, settings), clock: clock, kick: callbacks.kick,
+          name, first, state.played ?? directory(name, settings, state.file), clock: clock, kick: callbacks.kick,
           wake: callbacks.wake)
       }
       for name in state.pools.keys where plan.pools[name] == nil { state.pools[name] = nil }
@@ -130,10 +166,19 @@ package final class Fleet: Sendable {
     probers?.adopt(targets)
   }
 
-  private func directory(_ pool: String, _ settings: PoolSettings) -> (any UserDirectory)? {
+  /// Who remembers the users of a new pool.
+  private func directory(_ pool: String, _ settings: PoolSettings, _ file: StateFile?) -> (any UserDirectory)? {
     switch settings.balance {
-    case .affinity: MemoryDirectory()
-    case .leastSessions, .roundRobin, .randomTwo: nil
+    case .affinity(let affinity):
+      do throws(StateFileError) {
+        return try LocalDirectory(pool: pool, affinity, file: affinity.kind == .table ? file : nil)
+      } catch {
+        log.logger.error("a pool's users can't be read, it begins without", metadata: ["reason": "\(error)"])
+        var forgetful = affinity
+        forgetful.kind = .hash
+        return try? LocalDirectory(pool: pool, forgetful)
+      }
+    case .leastSessions, .roundRobin, .randomTwo: return nil
     }
   }
 
@@ -149,6 +194,9 @@ package final class Fleet: Sendable {
 
   private func rebuild(_ pool: Pool, _ settings: PoolSettings) {
     if let plan = state.withLock({ build(pool.name, settings, &$0) }) { pool.adopt(plan) }
+    guard let local = pool.directory as? LocalDirectory, case .affinity(let affinity) = settings.balance else { return }
+    local.adopt(affinity)
+    local.onRebalance { [weak pool] user in pool?.home(of: user) }
   }
 
   private func build(_ pool: String, _ settings: PoolSettings, _ state: inout State) -> PoolPlan? {
@@ -171,11 +219,21 @@ package final class Fleet: Sendable {
 
   // MARK: What operators want
 
-  /// Takes an operator's word about a backend. False if none has that name.
+  /// What came of an operator's word about a backend.
+  package enum Told: Equatable, Sendable {
+    case unknownBackend
+    /// It holds, and is kept over a restart.
+    case kept
+    /// It holds, and is forgotten with a restart, and why.
+    case notKept(String)
+  }
+
+  /// Takes an operator's word about a backend.
   @discardableResult
-  package func setAdmin(_ backend: String, _ admin: AdminState) -> Bool {
-    guard let standing = standing(backend) else { return false }
+  package func setAdmin(_ backend: String, _ admin: AdminState) -> Told {
+    guard let standing = standing(backend) else { return .unknownBackend }
     standing.set(admin)
+    let told = keep(standing)
     log.logger.notice("backend set", metadata: ["backend": "\(backend)", "state": "\(admin.rawValue)"])
     switch admin {
     case .ready, .drain:
@@ -183,18 +241,27 @@ package final class Fleet: Sendable {
       probers.withLock { $0 }?.probeNow(backend)
     case .maintenance, .removed: evictions.begin(backend, .rate(moveRate(backend)), .moved)
     }
-    return true
+    return told
   }
 
-  /// Takes a weight an operator set; nil for the configuration's. False if no backend has that name.
+  /// Takes a weight an operator set; nil for the configuration's.
   @discardableResult
-  package func setWeight(_ backend: String, _ weight: Int?) -> Bool {
-    guard let standing = standing(backend) else { return false }
+  package func setWeight(_ backend: String, _ weight: Int?) -> Told {
+    guard let standing = standing(backend) else { return .unknownBackend }
     standing.set(weight: weight)
+    let told = keep(standing)
     log.logger.notice(
       "backend set", metadata: ["backend": "\(backend)", "weight": "\(weight.map(String.init) ?? "default")"])
     rebuild(backend)
-    return true
+    return told
+  }
+
+  /// Keeps what operators told about a backend.
+  private func keep(_ standing: BackendStanding) -> Told {
+    guard let file = state.withLock({ $0.file }) else { return .notKept("there is no state-file") }
+    let row = BackendRow(
+      name: standing.name, state: standing.admin, weight: standing.weight, since: WallTime.second)
+    return file.save(row).map { .notKept($0) } ?? .kept
   }
 
   /// A weight has changed.

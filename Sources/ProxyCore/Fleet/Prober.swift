@@ -38,8 +38,8 @@ final class Prober: Sendable {
   /// How often a backend in maintenance is looked at, whether it still is.
   private static let look = Timeouts.seconds(1)
   private static let day = Timeouts.seconds(86_400)
-  /// As a loop's: four TLS records.
-  private static let scratchSize = 64 << 10
+  /// One TLS record: there may be many probers, and none has much to read.
+  private static let scratchSize = 16 << 10
 
   init(_ task: Task, _ resolver: Resolver, _ ears: ProbeEars) {
     name = task.target.name

@@ -1,6 +1,5 @@
 /// Tells a loop the time: the kernel's, or a test's.
 
-internal import Glibc
 internal import Synchronization
 
 package enum Clock: Sendable {
@@ -10,12 +9,8 @@ package enum Clock: Sendable {
   /// Nanoseconds since some moment; never goes back.
   var now: UInt64 {
     switch self {
-    case .monotonic:
-      var time = timespec()
-      // SAFETY: the structure is filled by the call.
-      unsafe clock_gettime(CLOCK_MONOTONIC, &time)
-      return UInt64(time.tv_sec) * 1_000_000_000 + UInt64(time.tv_nsec)
-    case .played(let clock): return clock.now
+    case .monotonic: SystemClock.monotonic
+    case .played(let clock): clock.now
     }
   }
 }

@@ -169,10 +169,8 @@ package struct WallTime: Equatable, Sendable {
 
   /// The present.
   package static func now() -> WallTime {
-    var time = timespec()
-    // SAFETY: the structure is filled by the call.
-    unsafe clock_gettime(CLOCK_REALTIME, &time)
-    return WallTime(seconds: time.tv_sec, milliseconds: time.tv_nsec / 1_000_000)
+    let (seconds, milliseconds) = SystemClock.wall
+    return WallTime(seconds: seconds, milliseconds: milliseconds)
   }
 
   /// Seconds since 1970.

@@ -37,7 +37,7 @@ struct RunCommand: ParsableCommand {
     let service = ServiceManager()
     let changes = Changes(proxy: proxy, log: log, configFile: config.file, service: service)
     let signals = Signals(changes)
-    proxy.start()
+    do throws(SettingsErrors) { try proxy.start() } catch { throw fail(file.locate(error)) }
     let control = door.map { ControlServer($0, ProxyControl(changes), log: log) }
     if let error = control?.start() {
       log.logger.error("the control socket can't be served", metadata: ["reason": "\(error)"])
