@@ -124,13 +124,15 @@ package final class Proxy: Sendable {
       let (current, isStopping) = state.withLock { ($0.current, $0.busy != nil) }
       guard !isStopping else { return }
       var errors: [SettingsError] = []
-      var (tls, routes) = (current.tls, current.plan.routes)
+      var (tls, routes, fleet) = (current.tls, current.plan.routes, current.fleet)
       do throws(SettingsErrors) { tls = try TLSBook(current.settings, predecessor: current.tls) } catch {
         errors += error.errors
       }
-      do throws(SettingsErrors) { routes = routes.with(try BackendBook(current.settings)) } catch {
-        errors += error.errors
-      }
+      do throws(SettingsErrors) {
+        let book = try BackendBook(current.settings)
+        routes = routes.with(book)
+        fleet = fleet.with(book)
+      } catch { errors += error.errors }
       for problem in errors {
         house.log.logger.error(
           "certificates changed and can't be used, the old ones stay",
@@ -143,7 +145,7 @@ package final class Proxy: Sendable {
         Prepared(
           settings: current.settings, wanted: current.wanted,
           plan: LoopPlan(listeners: listeners, routes: routes, settings: current.settings), tls: tls,
-          files: current.files, fleet: current.fleet, warnings: []))
+          files: current.files, fleet: fleet, warnings: []))
       if errors.isEmpty {
         tell(tls.warnings)
         house.log.logger.notice("certificates reloaded")

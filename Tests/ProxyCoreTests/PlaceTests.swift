@@ -82,6 +82,39 @@ struct PlaceTests {
     client.close()
   }
 
+  /// A member that has heard a password may let the user in after we have given it up: it counts as if the user had been
+  /// there, so that the pause passes before another member. One that has refused does not.
+  @Test func whoHeardThePasswordMayLetTheUserIn() throws {
+    let servers = ["a": TestServer()]
+    let directory = PlayedDirectory()
+    directory.set(.at("a"))
+    let stage = try LoopStage(settings(servers), directory: directory)
+    /// A login up to the password.
+    func begin(_ user: String) throws -> (client: Peer, backend: Peer) {
+      let client = logIn(stage, user)
+      let backend = try #require(servers["a"]).accept()
+      backend.send(greeting)
+      _ = backend.hear("secret\"\r\n")
+      return (client, backend)
+    }
+    let closed = try begin("closed")
+    closed.backend.close()
+    _ = closed.client.hear("a NO [UNAVAILABLE] Account is temporarily unavailable.\r\n")
+    let gone = try begin("gone")
+    gone.client.close()
+    #expect(gone.backend.hearsClose())
+    let refused = try begin("refused")
+    refused.backend.send("L NO [AUTHENTICATIONFAILED] no\r\n")
+    _ = refused.client.hear("a NO [AUTHENTICATIONFAILED]")
+    let unheard = logIn(stage, "unheard")
+    let backend = try #require(servers["a"]).accept()
+    unheard.close()
+    #expect(backend.hearsClose())
+    eventually("all have left") { directory.departed.count == 4 }
+    #expect(Set(directory.departed) == ["closed!", "gone!", "refused", "unheard"])
+    for peer in [closed.client, gone.backend, refused.client, refused.backend, backend] { peer.close() }
+  }
+
   /// All protocols go where the first session is, whatever the ring would say by now.
   @Test func allSessionsAreTogether() throws {
     let servers = ["a": TestServer(), "b": TestServer()]
@@ -141,6 +174,24 @@ struct PlaceTests {
     let ends = stage.log().split(separator: "\n").compactMap { $0.split(separator: " ").first { $0.hasPrefix("end=") } }
     #expect(ends.count == 30)
     #expect(Set(ends) == ["end=backend-closed"])
+  }
+
+  /// The pool has a member more than the loop's routes know, as in the middle of a reload: it is where the pool says, and
+  /// its name is not taken for a host's.
+  @Test func aNewMemberIsKnownToItsPool() throws {
+    let servers = ["a": TestServer(), "localhost": TestServer()]
+    var all = settings(servers)
+    var few = all
+    few.backends["localhost"] = nil
+    few.pools["mail"]?.members.removeAll { $0.backend == "localhost" }
+    all.pools["mail"]?.members.removeAll { $0.backend == "a" }
+    let stage = try LoopStage(few)
+    stage.house.fleet.adopt(try FleetPlan(all, RoutePlan(all).backends))
+    let client = logIn(stage)
+    let backend = welcome(try #require(servers["localhost"]))
+    _ = client.hear("a OK in\r\n")
+    client.close()
+    backend.close()
   }
 
   /// More logins than a member takes at once wait in line, and get in.

@@ -149,12 +149,17 @@ package struct BackendBook: Sendable {
 
   /// The server a route's answer means: a backend's name, or `host[:port]`. Nil if it is neither.
   func backend(_ answer: String, _ mailProtocol: MailProtocol) -> Backend? {
-    if let (settings, link) = named[answer] {
-      return Backend(name: answer, host: settings.host, port: BackendBook.port(settings, mailProtocol), link)
-    }
+    if let known = named(answer, mailProtocol) { return known }
     guard let address = HostPort(answer) else { return nil }
     let port = address.port ?? unnamedPorts[mailProtocol] ?? mailProtocol.port(unnamed.manner.tls)
     return Backend(name: "\(address.host):\(port)", host: address.host, port: port, unnamed)
+  }
+
+  /// The configured server of that name.
+  func named(_ name: String, _ mailProtocol: MailProtocol) -> Backend? {
+    named[name].map { settings, link in
+      Backend(name: name, host: settings.host, port: BackendBook.port(settings, mailProtocol), link)
+    }
   }
 
   /// The configured server at that place, to which a referral may lead; `resolves` tells whether a name has an address.

@@ -206,7 +206,8 @@ package final class Fleet: Sendable {
       guard let standing = state.standings[member.backend] else { continue }
       let gate = state.gates["\(pool)/\(member.backend)"] ?? LoginGate(most: member.logins)
       state.gates["\(pool)/\(member.backend)"] = gate
-      members.append(Member(settings: member, standing: standing, gate: gate))
+      members.append(
+        Member(settings: member, standing: standing, gate: gate, servers: plan.servers(member.backend)))
     }
     let addresses = Dictionary(
       uniqueKeysWithValues: settings.members.map { ($0.backend, FleetPlan.address($0.backend, plan.backends)) })

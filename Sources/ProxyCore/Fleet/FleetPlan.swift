@@ -1,9 +1,11 @@
 /// What a configuration makes of the backends together, checked before anything changes.
 
+internal import Protocols
+
 package struct FleetPlan: Sendable {
   let pools: [String: PoolSettings]
   let backends: [String: BackendSettings]
-  let book: BackendBook
+  private(set) var book: BackendBook
   let listeners: [ListenerSettings]
 
   /// Checks that pools name backends, and that their rings can be made.
@@ -38,6 +40,21 @@ package struct FleetPlan: Sendable {
     backends = settings.backends
     self.book = book
     listeners = settings.listeners
+  }
+
+  /// The same backends, spoken to with other certificates.
+  func with(_ book: BackendBook) -> FleetPlan {
+    var plan = self
+    plan.book = book
+    return plan
+  }
+
+  /// A backend's server for each protocol.
+  func servers(_ backend: String) -> [MailProtocol: Backend] {
+    Dictionary(
+      uniqueKeysWithValues: MailProtocol.allCases.compactMap { mailProtocol in
+        book.named(backend, mailProtocol).map { (mailProtocol, $0) }
+      })
   }
 
   /// A backend's address as a ring has it: without brackets; its name where it has no literal address.

@@ -14,6 +14,16 @@ enum Lease: Sendable {
     }
   }
 
+  /// Whether the server may let the login in, or has: it has heard the password, whatever becomes of its answer here.
+  mutating func note(mayBeIn: Bool) {
+    switch self {
+    case .pool(let pool, var claim):
+      claim.mayBeIn = mayBeIn
+      self = .pool(pool, claim)
+    case .backend: break
+    }
+  }
+
   /// The login succeeded.
   mutating func admit() {
     switch self {

@@ -226,6 +226,8 @@ package final class Pool: Sendable {
   /// The session is gone, or the login refused.
   func release(_ claim: inout Claim) {
     vacate(&claim)
+    // A login that was not answered may be let in all the same, and only the pause tells it from the next.
+    if claim.mayBeIn { residents?.confirm(claim.user) }
     residents?.leave(claim.user, claim.handle)
     claim.stage = .released
   }
@@ -267,6 +269,8 @@ struct Claim: Sendable {
   let handle: SessionHandle
   /// Members that have failed this login.
   var tried: [String] = []
+  /// Whether its member may let it in: it has heard the password and has not refused.
+  var mayBeIn = false
   fileprivate(set) var stage = Stage.wanting
 
   enum Stage: Sendable {

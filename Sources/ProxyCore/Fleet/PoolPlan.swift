@@ -8,6 +8,9 @@ struct Member: Sendable {
   let standing: BackendStanding
   /// Its logins in progress, bounded.
   let gate: LoginGate
+  /// Where it is, for each protocol. Of the same configuration as the pool: a loop's routes may be of the one before or
+  /// after, and to them the name would be a host's.
+  let servers: [MailProtocol: Backend]
 
   var name: String { settings.backend }
 

@@ -291,6 +291,7 @@ final class Session {
     case .waiting(let login, let wait): deadline = min(login.deadline, wait.deadline)
     case .connecting(let connecting): deadline = min(connecting.login.deadline, connecting.wakes)
     case .backend(let backend):
+      if backend.isCommitted { lease?.note(mayBeIn: true) }
       backendWanted = backend.interest
       deadline = min(backend.login.deadline, backend.patience)
       if backend.stage == .client {

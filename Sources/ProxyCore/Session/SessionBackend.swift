@@ -251,6 +251,7 @@ extension Session {
   ) -> Next {
     let backend = refused
     let login = backend.login
+    lease?.note(mayBeIn: false)
     var refusal = refusal
     // A master user's password is not the client's to hear.
     if case .backend(let said) = refusal, record.method == .sasl(.external) {

@@ -47,9 +47,8 @@ extension Session {
     lease = .pool(pool, claim)
     switch step {
     case .at(let member):
-      guard let backend = loop.routes.backend(member.name, record.listener.mailProtocol) else {
-        let reason = "\(member.name) is gone from the configuration"
-        return refuse(login, .unavailable, LoginFailure(.noMember, reason), on: loop)
+      guard let backend = member.servers[record.listener.mailProtocol] else {
+        preconditionFailure("a member without a server")
       }
       meterPart(.placement, login, on: loop)
       trace(.place, "\(member.name) of \(pool.name)\(claim.user.isEmpty ? "" : ", as \(claim.user)")")
@@ -122,6 +121,7 @@ extension Session {
     on loop: isolated EventLoop
   ) -> Next {
     if let evidence = failure.evidence { learn(evidence, on: loop) }
+    if isCommitted { lease?.note(mayBeIn: true) }
     // A master user is one backend's own: the client's credentials are gone.
     guard !isCommitted, login.draft.method != .sasl(.external), failure.isBackends, loop.now < login.deadline,
       case .pool(let pool, var claim)? = lease
