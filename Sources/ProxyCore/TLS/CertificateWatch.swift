@@ -1,6 +1,8 @@
 /// Notices that certificates, keys or staples were replaced, so that whoever renews them need not know of the proxy.
 
 internal import Dispatch
+// A C structure belongs to whichever module the compiler meets it in first.
+internal import CLinux
 internal import Glibc
 internal import Synchronization
 
