@@ -198,11 +198,11 @@ enum AffinityFile {
   /// As many at once as fit in a request, whatever their names.
   static func portions(_ entries: [ControlEntry]) -> [[ControlEntry]] {
     var portions: [[ControlEntry]] = []
-    var size = Int.max
+    var size = 0
     for entry in entries {
       // In JSON a byte may become six.
       let more = 6 * (entry.user.utf8.count + entry.backend.utf8.count) + 32
-      if size + more > ControlRequest.longestLine / 2 || size == .max {
+      if portions.isEmpty || size + more > ControlRequest.longestLine / 2 {
         portions.append([])
         size = 0
       }

@@ -52,9 +52,8 @@ struct ControlClient {
     _ command: ControlCommand, _ arguments: [String: ControlValue] = [:],
     _ each: (AnswerKind, [UInt8]) throws -> Bool
   ) throws -> ControlProblem? {
-    guard stream.write(writer.request(command, arguments), within: ControlClient.requestPatience) else {
-      throw Unreachable(words: "the connection ended")
-    }
+    // Whoever is not let in is told why, before the request is heard: that is read below.
+    _ = stream.write(writer.request(command, arguments), within: ControlClient.requestPatience)
     while true {
       switch lines.next(within: ControlClient.patience, idle: ControlClient.patience) {
       case .line(let line):

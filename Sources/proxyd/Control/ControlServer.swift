@@ -8,20 +8,26 @@ final class ControlServer: Sendable {
   private let listener: UnixListener
   private let desk: ControlDesk
   private let log: Log
+  private let patience: Patience
   private let clients = Mutex<[ObjectIdentifier: UnixStream]>([:])
 
   /// Clients at once.
   static let mostClients = 32
-  /// A request that has begun must be whole within this time.
-  static let requestPatience = Timeouts.seconds(10)
-  /// A client may say nothing for so long between two requests.
-  static let idlePatience = Timeouts.seconds(300)
-  /// A client must take a part of an answer within this time.
-  static let answerPatience = Timeouts.seconds(10)
+
+  /// How long clients are waited for, in nanoseconds.
+  struct Patience: Sendable {
+    /// A request that has begun must be whole within this time.
+    var request = Timeouts.seconds(10)
+    /// A client may say nothing for so long between two requests.
+    var idle = Timeouts.seconds(300)
+    /// A client must take a part of an answer within this time.
+    var answer = Timeouts.seconds(10)
+  }
 
   /// Nobody is served before `start`.
-  init(_ listener: UnixListener, _ actions: any ControlActions, log: Log) {
+  init(_ listener: UnixListener, _ actions: any ControlActions, log: Log, patience: Patience = Patience()) {
     self.listener = listener
+    self.patience = patience
     desk = ControlDesk(actions: actions)
     self.log = log
   }
@@ -59,10 +65,10 @@ final class ControlServer: Sendable {
 
   private func serve(_ stream: UnixStream) {
     defer { leave(stream) }
-    let talk = ControlTalk(stream)
+    let talk = ControlTalk(stream, patience: patience.answer)
     var lines = UnixLines(stream, longest: ControlRequest.longestLine)
     while true {
-      switch lines.next(within: ControlServer.requestPatience, idle: ControlServer.idlePatience) {
+      switch lines.next(within: patience.request, idle: patience.idle) {
       case .line(let line):
         guard answer(line, talk, stream.peer) else { return }
       case .tooLong:
@@ -107,13 +113,18 @@ final class ControlServer: Sendable {
 private final class ControlTalk: AnswerSink {
   private let stream: UnixStream
   private let writer = AnswerWriter()
+  /// For a part of an answer to be taken, in nanoseconds.
+  private let patience: UInt64
   private var waiting: [UInt8] = []
   private var isBroken = false
 
   /// Rows are gathered to so many bytes before they are written.
   private static let portion = 32 << 10
 
-  init(_ stream: UnixStream) { self.stream = stream }
+  init(_ stream: UnixStream, patience: UInt64) {
+    self.stream = stream
+    self.patience = patience
+  }
 
   var isClosed: Bool { isBroken || stream.isClosed }
 
@@ -124,7 +135,7 @@ private final class ControlTalk: AnswerSink {
 
   func flush() -> Bool {
     guard !isBroken else { return false }
-    if !waiting.isEmpty, !stream.write(waiting, within: ControlServer.answerPatience) { isBroken = true }
+    if !waiting.isEmpty, !stream.write(waiting, within: patience) { isBroken = true }
     waiting.removeAll(keepingCapacity: true)
     return !isBroken
   }

@@ -83,20 +83,18 @@ struct ShownText: Equatable, Sendable {
 
 /// Numbers for people.
 enum Human {
-  /// `512`, `1.5K`, `20M`: in powers of 1,024, with two digits at least.
+  /// `512`, `1.5K`, `20M`: in powers of 1,024, rounded down, with two digits.
   static func bytes(_ count: Int) -> String {
     let units = ["", "K", "M", "G", "T", "P", "E"]
-    // Tenths of the unit, rounded down; a byte has none.
-    var tenths = max(0, count).multipliedReportingOverflow(by: 10)
-    if tenths.overflow { tenths.partialValue = Int.max }
-    var number = tenths.partialValue
+    var number = max(0, count)
+    var tenths = 0
     var unit = 0
-    while number >= 10_240, unit < units.count - 1 {
+    while number >= 1_024, unit < units.count - 1 {
+      tenths = number % 1_024 * 10 / 1_024
       number /= 1_024
       unit += 1
     }
-    if unit == 0 { return String(max(0, count)) }
-    return number < 100 ? "\(number / 10).\(number % 10)\(units[unit])" : "\(number / 10)\(units[unit])"
+    return unit > 0 && number < 10 ? "\(number).\(tenths)\(units[unit])" : "\(number)\(units[unit])"
   }
 
   /// `0.3s`, `59s`, `3m05s`, `2h07m`, `4d03h`; of milliseconds.
