@@ -1,5 +1,7 @@
 /// Says which file a path leads to, so that one that was replaced is noticed.
 
+// `stat` belongs to whichever C module the compiler meets it in first.
+internal import CLinux
 internal import Glibc
 
 struct FileIdentity: Equatable {

@@ -1,5 +1,7 @@
 /// Says how long a thread may still wait for a server: the time up to a deadline, as C libraries want it.
 
+// `timeval` belongs to whichever C module the compiler meets it in first.
+internal import CLinux
 internal import Glibc
 
 struct Patience {
