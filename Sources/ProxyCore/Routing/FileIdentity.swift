@@ -1,6 +1,6 @@
 /// Says which file a path leads to, so that one that was replaced is noticed.
 
-// A C structure belongs to whichever module the compiler meets it in first.
+// `stat` belongs to whichever C module the compiler meets it in first.
 internal import CLinux
 internal import Glibc
 

@@ -1,6 +1,6 @@
 /// Says how long a thread may still wait for a server: the time up to a deadline, as C libraries want it.
 
-// A C structure belongs to whichever module the compiler meets it in first.
+// `timeval` belongs to whichever C module the compiler meets it in first.
 internal import CLinux
 internal import Glibc
 

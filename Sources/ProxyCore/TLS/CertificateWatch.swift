@@ -1,5 +1,7 @@
 /// Notices that certificates, keys or staples were replaced, so that whoever renews them need not know of the proxy.
 
+// `stat` belongs to whichever C module the compiler meets it in first.
+internal import CLinux
 internal import Dispatch
 // A C structure belongs to whichever module the compiler meets it in first.
 internal import CLinux
