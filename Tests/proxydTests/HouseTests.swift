@@ -86,7 +86,7 @@ struct HouseTests {
 
   @Test func unsafeCodeIsCounted() throws {
     let count = try HouseTests.sources("Sources").reduce(0) { try $0 + $1.count(#"\bunsafe\b"#) }
-    #expect(count <= 800, "\(count) places are unsafe")
+    #expect(count <= 815, "\(count) places are unsafe")
     // Who holds memory or a C object says why that is sound.
     for source in try HouseTests.sources("Sources") where try source.count(#"\bunsafe\b"#) > 2 {
       #expect(source.text.contains("SAFETY:"), "\(source.path)")
