@@ -1,7 +1,7 @@
 // swift-format-ignore-file: NeverForceUnwrap
 // A test that unwraps nil fails, which is what it is for.
 
-import Dispatch
+import Foundation
 import Synchronization
 import Testing
 
@@ -134,4 +134,32 @@ func affinity(
   settings.pause = Timeouts.seconds(pause)
   settings.rebalance = rebalance
   return settings
+}
+
+/// What the file and its log hold at this moment, as another process would find it after a kill -9.
+func afterKill(_ path: String, _ folder: Folder) throws -> StateDatabase {
+  let copy = folder.file("copy-\(UUID().uuidString)")
+  for part in ["", "-wal"] where FileManager.default.fileExists(atPath: path + part) {
+    try FileManager.default.copyItem(atPath: path + part, toPath: copy + part)
+  }
+  return try StateDatabase(copy)
+}
+
+extension StateDatabase {
+  /// All users of a pool.
+  func users(_ pool: String = "mail") throws -> [String: String] { try rows(pool).mapValues(\.member) }
+
+  func rows(_ pool: String = "mail") throws -> [String: (member: String, stamp: Int)] {
+    let users = Mutex<[String: (member: String, stamp: Int)]>([:])
+    _ = try load(pool) { user, member, stamp in
+      let (user, member) = (user.text, member.text)
+      users.withLock { $0[user] = (member, stamp) }
+      return true
+    }
+    return users.withLock { $0 }
+  }
+}
+
+extension Span<UInt8> {
+  fileprivate var text: String { String(decoding: indices.map { self[$0] }, as: UTF8.self) }
 }

@@ -16,34 +16,6 @@ private func mode(_ path: String) -> mode_t {
   return stat(path, &status) == 0 ? status.st_mode & 0o777 : 0
 }
 
-/// What the file and its log hold at this moment, as another process would find it after a kill -9.
-private func afterKill(_ path: String, _ folder: Folder) throws -> StateDatabase {
-  let copy = folder.file("copy-\(UUID().uuidString)")
-  for part in ["", "-wal"] where FileManager.default.fileExists(atPath: path + part) {
-    try FileManager.default.copyItem(atPath: path + part, toPath: copy + part)
-  }
-  return try StateDatabase(copy)
-}
-
-extension StateDatabase {
-  /// All users of a pool.
-  fileprivate func users(_ pool: String = "mail") throws -> [String: String] { try rows(pool).mapValues(\.member) }
-
-  fileprivate func rows(_ pool: String = "mail") throws -> [String: (member: String, stamp: Int)] {
-    let users = Mutex<[String: (member: String, stamp: Int)]>([:])
-    _ = try load(pool) { user, member, stamp in
-      let (user, member) = (user.text, member.text)
-      users.withLock { $0[user] = (member, stamp) }
-      return true
-    }
-    return users.withLock { $0 }
-  }
-}
-
-extension Span<UInt8> {
-  fileprivate var text: String { String(decoding: indices.map { self[$0] }, as: UTF8.self) }
-}
-
 struct StateFileTests {
   let folder: Folder
   let path: String
@@ -304,6 +276,32 @@ struct DurableDirectoryTests {
     eventually("the departure is written") { (try? afterKill(path, folder).rows()["alice"]?.stamp) == left }
   }
 
+  /// Who comes back after a long time is soon stamped, and who comes and goes all the time costs the file little.
+  @Test func whoComesBackIsRememberedLongEnough() throws {
+    let file = try open()
+    defer { file.close() }
+    let directory = try directory(file, affinity(.table, expiry: 800))
+    #expect(directory.place("alice", .to("a")) == .at("a"))
+    let first = played.wall
+    for _ in 0..<9 {
+      played.advance(seconds: 10)
+      directory.depart("alice", wasThere: true)
+      #expect(directory.lookup("alice")?.expires == played.wall + 800, "memory is exact")
+      #expect(directory.placeNow("alice", .to("b")) == .at("a"))
+    }
+    #expect(try afterKill(path, folder).rows()["alice"]?.stamp == first)
+    played.advance(seconds: 10)
+    directory.depart("alice", wasThere: true)
+    let left = played.wall
+    played.advance(seconds: 2)
+    eventually("after an eighth it is written") { (try? afterKill(path, folder).rows()["alice"]?.stamp) == left }
+    played.advance(seconds: 790)
+    #expect(directory.placeNow("alice", .to("b")) == .at("a"))
+    let back = played.wall
+    played.advance(seconds: 2)
+    eventually("the return is written") { (try? afterKill(path, folder).rows()["alice"]?.stamp) == back }
+  }
+
   @Test func whoIsExpiredIsRemoved() throws {
     let file = try open()
     let directory = try directory(file, affinity(.table, expiry: 100))
@@ -439,7 +437,8 @@ struct DurableDirectoryTests {
     let file = try open()
     file.disturb { try? $0?.run("PRAGMA max_page_count = 1") }
     let rows = (0..<200).map { (number: Int) in
-      BackendRow(name: "backend\(number)-" + String(repeating: "x", count: 100), state: .drain, weight: number, since: 1)
+      BackendRow(
+        name: "backend\(number)-" + String(repeating: "x", count: 100), state: .drain, weight: number, since: 1)
     }
     var problems = Set<String?>()
     for row in rows { problems.insert(file.save(row)) }
@@ -545,81 +544,5 @@ struct DurableDirectoryTests {
     #expect(largest < 64 << 20, "\(largest)")
     played.advance(seconds: 61)
     eventually("a minute later all is in the file") { (bytes(path)?.count ?? 0) > 5 * 5_000 * 200 }
-  }
-}
-
-/// Many threads ask, leave and move users, in real time.
-struct DirectoryThreadsTests {
-  /// Whoever has a place has the user alone; a user who changes the member does so after the pause; and what the file has
-  /// in the end is what memory has.
-  @Test(arguments: [AffinitySettings.Kind.hash, .table])
-  func aUserIsAtOneMemberAtATime(_ kind: AffinitySettings.Kind) throws {
-    let folder = try Folder()
-    let file = try StateFile(folder.file("state.db")) { Issue.record("\($0)") }
-    var settings = affinity(kind)
-    settings.pause = Timeouts.milliseconds(3)
-    let directory = try LocalDirectory(pool: "mail", settings, file: file)
-    let users = (0..<40).map { "user\($0)@example.com" }
-    let members = ["a", "b", "c"]
-    struct Seat: Sendable { var isTaken = false; var member = ""; var left: UInt64 = 0; var visits = 0 }
-    let seats = users.map { _ in Shared(Seat()) }
-    let violations = Shared<[String]>([])
-    let moved = Shared(0)
-    DispatchQueue.concurrentPerform(iterations: 8) { thread in
-      var random = SeededGenerator(seed: UInt64(thread))
-      for _ in 0..<400 {
-        let index = Int.random(in: 0..<users.count, using: &random)
-        let preferred = members.randomElement(using: &random)!
-        let refused = members.randomElement(using: &random)!
-        let wasThere = UInt8.random(in: 0..<4, using: &random) > 0
-        switch UInt8.random(in: 0..<10, using: &random) {
-        case 0:
-          directory.move(users[index], to: preferred)
-          continue
-        case 1:
-          _ = directory.forget(users[index])
-          continue
-        default: break
-        }
-        let answer = directory.place(
-          users[index], PlaceQuestion(preferred: preferred == refused ? nil : preferred) { $0 != refused })
-        switch answer {
-        case .at(let member)?:
-          let now = DispatchTime.now().uptimeNanoseconds
-          let problem = seats[index].withLock { seat -> String? in
-            defer {
-              seat.isTaken = true
-              seat.member = member
-              seat.visits += 1
-            }
-            if seat.isTaken { return "\(users[index]) at \(member) and \(seat.member)" }
-            if !seat.member.isEmpty, seat.member != member {
-              moved.withLock { $0 += 1 }
-              // The clocks are read one after the other, so a little is granted.
-              if now < seat.left + 2_500_000 {
-                return "\(users[index]) from \(seat.member) to \(member) without a pause"
-              }
-            }
-            return nil
-          }
-          if let problem { violations.withLock { $0.append(problem) } }
-          if member == refused { violations.withLock { $0.append("\(member) was refused") } }
-          if UInt8.random(in: 0..<4, using: &random) == 0 { sched_yield() }
-          seats[index].withLock { seat in
-            seat.isTaken = false
-            if wasThere { seat.left = DispatchTime.now().uptimeNanoseconds } else { seat.member = "" }
-          }
-          directory.depart(users[index], wasThere: wasThere)
-        case .nowhere?: if preferred != refused { violations.withLock { $0.append("nowhere") } }
-        case .failed?, nil: violations.withLock { $0.append("\(String(describing: answer))") }
-        }
-      }
-    }
-    #expect(violations.withLock { $0 } == [])
-    #expect(moved.withLock { $0 } > 100)
-    let known = directory.all
-    file.close()
-    guard kind == .table else { return }
-    #expect(try StateDatabase(folder.file("state.db")).users() == known.mapValues(\.member))
   }
 }

@@ -52,6 +52,8 @@ struct AffinityRow: Equatable, Sendable {
 
 final class StateDatabase {
   private let database: SQLiteDatabase
+  private let begin: SQLiteStatement
+  private let commit: SQLiteStatement
   private let set: SQLiteStatement
   private let remove: SQLiteStatement
   /// Which file it is: another one may be there some day.
@@ -113,6 +115,8 @@ final class StateDatabase {
         PRAGMA user_version = \(StateDatabase.version);
         COMMIT;
         """)
+      begin = try database.prepare("BEGIN IMMEDIATE")
+      commit = try database.prepare("COMMIT")
       set = try database.prepare(
         """
         INSERT INTO affinity(pool, user, member, stamp) VALUES(?1, ?2, ?3, ?4)
@@ -160,7 +164,7 @@ final class StateDatabase {
   /// Writes all of it or, with an error, nothing.
   func write(_ rows: [AffinityRow], _ backends: [BackendRow]) throws(SQLiteError) {
     do {
-      try database.run("BEGIN IMMEDIATE")
+      try begin.run([]) { _ in true }
       for row in rows {
         if let member = row.member {
           try set.run(copying: .text(row.pool), .text(row.user), .text(member), .integer(Int(row.stamp)))
@@ -169,7 +173,7 @@ final class StateDatabase {
         }
       }
       for backend in backends { try write(backend) }
-      try database.run("COMMIT")
+      try commit.run([]) { _ in true }
     } catch {
       // After some errors SQLite has done so itself.
       if database.isInTransaction { try? database.run("ROLLBACK") }
