@@ -124,7 +124,7 @@ package final class LocalDirectory: UserDirectory {
     _ next: (UserRecord.Verdict?, UInt16?) -> UserRecord.Step?
   ) -> PlaceAnswer? {
     var preferred: UInt16?
-    if let name = question.preferred {
+    if let name = question.preferred() {
       preferred = names.number(name)
       if preferred == nil { return .failed("there are too many members") }
     }
