@@ -194,6 +194,54 @@ struct PlaceTests {
     backend.close()
   }
 
+  /// A login whose member is to be left goes on at another one, as long as the password was not said; then its client is
+  /// told to come again.
+  @Test func aLoginIsMovedUnnoticed() throws {
+    let servers = ["a": TestServer(), "b": TestServer()]
+    let directory = PlayedDirectory()
+    let stage = try LoopStage(settings(servers), directory: directory)
+    directory.set(.at("a"))
+    let client = logIn(stage)
+    let first = try #require(servers["a"]).accept()
+    directory.set(.at("b"))
+    directory.recall("alice")
+    #expect(first.hearsClose())
+    let second = try #require(servers["b"]).accept()
+    second.send(greeting)
+    _ = second.hear("secret\"\r\n")
+    directory.recall("alice")
+    _ = client.hear("* BYE Disconnected by the server; connect again.\r\n")
+    #expect(second.hearsClose())
+    eventually("it is gone") { stage.house.fleet.pool("mail")?.residents?.count == 0 }
+    #expect(directory.departed == ["alice", "alice!"])
+    #expect(stage.house.fleet.standing("a")?.sessions == 0)
+    #expect(stage.house.fleet.standing("b")?.sessions == 0)
+    for peer in [client, first, second] { peer.close() }
+  }
+
+  /// What the directory says may be old when it is heard: a member that is gone from the pool, or lost. It is asked again.
+  @Test func anOldAnswerIsPassedOver() throws {
+    let servers = ["a": TestServer(), "b": TestServer()]
+    let directory = PlayedDirectory()
+    let stage = try LoopStage(settings(servers), directory: directory)
+    let clients = [logIn(stage), logIn(stage)]
+    eventually("both wait") {
+      stage.onLoop { $0.sessions.all.count { $0.doing.hasSuffix("a place at a backend") } == 2 }
+    }
+    directory.tell(.at("gone"))
+    eventually("it is asked again") { directory.questions == ["alice"] }
+    for _ in 0..<3 { stage.house.fleet.learn("a", .loginFailed("it is away")) }
+    directory.tell(.at("a"))
+    eventually("it is asked again") { directory.questions == ["alice"] }
+    directory.set(.at("b"))
+    directory.tell(.at("b"))
+    let server = try #require(servers["b"])
+    let backends = [welcome(server), welcome(server)]
+    for client in clients { _ = client.hear("a OK in\r\n") }
+    #expect(stage.house.fleet.standing("b")?.sessions == 2)
+    for peer in clients + backends { peer.close() }
+  }
+
   /// More logins than a member takes at once wait in line, and get in.
   @Test func loginsStandInLine() throws {
     let server = TestServer()

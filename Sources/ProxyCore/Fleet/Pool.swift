@@ -78,7 +78,7 @@ package final class Pool: Sendable {
         switch settle(&claim) {
         case .at(let member):
           if isTaken(member) {
-            guard skip(member, &claim) else { return .refused(lack(claim, plan)) }
+            skip(member.name, &claim)
             continue
           }
           present.add(1, ordering: .relaxed)
@@ -92,6 +92,8 @@ package final class Pool: Sendable {
             release(&claim)
             return .refused(LoginFailure(.poolFull, "\(who) has as many sessions as it may"))
           }
+        // It was taken out of the configuration between the question and the answer.
+        case .gone(let member): skip(member, &claim)
         case .waits: return .waits
         case .refused(let failure):
           claim.stage = .released
@@ -115,18 +117,18 @@ package final class Pool: Sendable {
     return member.standing.snapshot(at: now).health.isDown && !member.standing.mayTry(at: now)
   }
 
-  /// Goes past a member that can't be had after all. False if the user has other sessions there.
-  private func skip(_ member: Member, _ claim: inout Claim) -> Bool {
-    claim.tried.append(member.name)
-    guard let residents else { return true }
-    if residents.relocate(claim.user, claim.handle, question(claim, plan)) != nil { return true }
-    residents.leave(claim.user, claim.handle)
-    claim.stage = .released
-    return false
+  /// Goes past a member that can't be had after all. If the user has other sessions there, these are looked at anew too.
+  private func skip(_ member: String, _ claim: inout Claim) {
+    claim.tried.append(member)
+    guard let residents else { return }
+    if residents.relocate(claim.user, claim.handle, question(claim)) == nil {
+      residents.leave(claim.user, claim.handle)
+    }
   }
 
   private enum Settled {
     case at(Member)
+    case gone(String)
     case waits
     case refused(LoginFailure)
   }
@@ -134,7 +136,7 @@ package final class Pool: Sendable {
   private func settle(_ claim: inout Claim) -> Settled {
     let plan = plan
     guard let residents else { return choose(claim, plan) }
-    let entry = residents.enter(claim.user, claim.handle, question(claim, plan)) { [self] in
+    let entry = residents.enter(claim.user, claim.handle, question(claim)) { [self] in
       whyLeave($0, claim, plan)
     }
     return settled(entry, claim, plan)
@@ -143,11 +145,7 @@ package final class Pool: Sendable {
   private func settled(_ entry: Residents.Entry, _ claim: Claim, _ plan: PoolPlan) -> Settled {
     switch entry {
     case .at(let name):
-      guard let index = plan.index(of: name) else {
-        // It was taken out of the configuration between the question and the answer.
-        residents?.leave(claim.user, claim.handle)
-        return .refused(LoginFailure(.noMember, "\(name) is no member any more"))
-      }
+      guard let index = plan.index(of: name) else { return .gone(name) }
       return .at(plan.members[index])
     case .waits: return .waits
     case .nowhere: return .refused(lack(claim, plan))
@@ -172,11 +170,20 @@ package final class Pool: Sendable {
   }
 
   /// What the directory has to know to place a user.
-  private func question(_ claim: Claim, _ plan: PoolPlan) -> PlaceQuestion {
+  private func question(_ claim: Claim) -> PlaceQuestion {
+    PlaceQuestion(preferred: self.preferred(claim)) { [self] in accepts($0, claim) }
+  }
+
+  private func preferred(_ claim: Claim) -> String? {
+    let plan = plan
     let choice = plan.choice(tag: claim.tag, tried: claim.tried, at: clock.now)
-    return PlaceQuestion(preferred: plan.ringMember(claim.user, choice).map { plan.members[$0].name }) { name in
-      plan.index(of: name).map { choice.accepts($0) } ?? false
-    }
+    return plan.ringMember(claim.user, choice).map { plan.members[$0].name }
+  }
+
+  private func accepts(_ member: String, _ claim: Claim) -> Bool {
+    let plan = plan
+    let choice = plan.choice(tag: claim.tag, tried: claim.tried, at: clock.now)
+    return plan.index(of: member).map { choice.accepts($0) } ?? false
   }
 
   /// Why a resident's sessions at a member end; nil if they may stay.
@@ -206,11 +213,18 @@ package final class Pool: Sendable {
     let choice = plan.choice(tag: claim.tag, tried: claim.tried, at: clock.now)
     guard choice.candidates.indices.contains(where: { choice.isOpen($0) }) else { return false }
     if let residents {
-      guard residents.relocate(claim.user, claim.handle, question(claim, plan)) != nil else { return false }
+      guard residents.relocate(claim.user, claim.handle, question(claim)) != nil else { return false }
     }
     vacate(&claim)
     claim.stage = .wanting
     return true
+  }
+
+  /// The member has to be left, and nothing was said there: the claim is for any member from here on.
+  func displace(_ claim: inout Claim) {
+    vacate(&claim)
+    residents?.leave(claim.user, claim.handle)
+    claim.stage = .wanting
   }
 
   // MARK: Ends

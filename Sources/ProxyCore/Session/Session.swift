@@ -193,9 +193,14 @@ final class Session {
     }
   }
 
-  /// Its time here is over, by somebody's decision: the client is told that it may come again.
+  /// Its time here is over, by somebody's decision: the client is told that it may come again. A login that only has to go
+  /// elsewhere does.
   func kick(_ reason: SessionEnd.Reason, on loop: isolated EventLoop) {
     let doing = phase.doing
+    if let (login, route) = phase.placing(), mayGoElsewhere(login, reason) {
+      phase = .ended
+      return run(displace(login, route, on: loop), nil, doing: doing, on: loop)
+    }
     switch exchange(&phase, with: .ended) {
     case .client(let login):
       run(farewell(login, .ended, SessionEnd(reason), on: loop), nil, doing: doing, on: loop)

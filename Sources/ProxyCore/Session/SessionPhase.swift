@@ -55,6 +55,19 @@ enum SessionPhase: ~Copyable {
     }
   }
 
+  /// The login and its route, if it waits for a place, or has one where the client's password was not said yet.
+  func placing() -> (PreLogin, Route)? {
+    switch self {
+    case .waiting(let login, let wait): wait.route.map { (login, $0) }
+    case .connecting(let connecting): (connecting.login, connecting.route.route)
+    case .backend(let backend): backend.isCommitted ? nil : (backend.login, backend.route.route)
+    case .client: nil
+    case .relay: nil
+    case .closing: nil
+    case .ended: nil
+    }
+  }
+
   /// Whether several connections may be under way.
   var isConnecting: Bool {
     switch self {
@@ -122,6 +135,15 @@ enum Wait {
     switch self {
     case .resolver(let route, _): route.backend.host == .name(name) ? route : nil
     case .refusal, .addressName, .source, .pause, .place: nil
+    }
+  }
+
+  /// The route, if it is known.
+  fileprivate var route: Route? {
+    switch self {
+    case .place(let route, _): route
+    case .resolver(let route, _): route.route
+    case .refusal, .addressName, .source, .pause: nil
     }
   }
 

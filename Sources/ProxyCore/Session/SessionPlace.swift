@@ -145,6 +145,24 @@ extension Session {
     return advance(login, route.route, until: loop.now + loop.plan.settings.timeouts.backendLogin, on: loop)
   }
 
+  /// Whether a login that is ended for that reason may go on: nobody wants its client gone. A master user is one backend's
+  /// own.
+  func mayGoElsewhere(_ login: PreLogin, _ reason: SessionEnd.Reason) -> Bool {
+    guard case .pool? = lease, login.draft.method != .sasl(.external) else { return false }
+    return reason == .moved || reason == .backendLost
+  }
+
+  /// The place the login had is none any more, and no password was said there: it waits for another.
+  func displace(_ login: PreLogin, _ route: Route, on loop: isolated EventLoop) -> Next {
+    guard case .pool(let pool, var claim)? = lease else { preconditionFailure("a login without a place loses it") }
+    pool.displace(&claim)
+    lease = .pool(pool, claim)
+    forgetBackend()
+    record.backendAddress = nil
+    record.backendTLS = nil
+    return advance(login, route, until: loop.now + loop.plan.settings.timeouts.backendLogin, on: loop)
+  }
+
   /// Something was learned about the backend's health.
   func learn(_ evidence: HealthEvidence, on loop: isolated EventLoop) {
     guard let standing = lease?.standing else { return }

@@ -123,7 +123,7 @@ package final class LocalDirectory: UserDirectory {
     _ next: (UserRecord.Verdict?, UInt16?) -> (step: UserRecord.Step, isNews: Bool)?
   ) -> PlaceAnswer? {
     var preferred: UInt16?
-    if let name = question.preferred {
+    if let name = question.preferred() {
       preferred = names.number(name)
       if preferred == nil { return .failed("there are too many members") }
     }

@@ -39,15 +39,18 @@ package protocol UserDirectory: AnyObject, Sendable {
   func onRecall(_ body: @escaping @Sendable (String) -> Void)
 }
 
-/// What has to be known to place a user who has no place, or can't stay.
+/// What has to be known to place a user who has no place, or can't stay. It is asked when the answer is given: during a
+/// pause members come and go.
 package struct PlaceQuestion: Sendable {
   /// The member the user gets without a place yet; nil if there is none to be had.
-  package let preferred: String?
+  package let preferred: @Sendable () -> String?
   /// Whether a member may be given the user.
   package let accepts: @Sendable (String) -> Bool
 
   /// A question of its parts.
-  package init(preferred: String?, accepts: @escaping @Sendable (String) -> Bool) {
+  package init(
+    preferred: @autoclosure @escaping @Sendable () -> String?, accepts: @escaping @Sendable (String) -> Bool
+  ) {
     self.preferred = preferred
     self.accepts = accepts
   }
