@@ -45,7 +45,7 @@ class Visit:
         self.stay, self.leaves, self.uses_sasl = stay, leaves, uses_sasl
         self.began = time.monotonic()
         self.answered = self.ended = None
-        self.outcome = self.answer = None
+        self.outcome = self.answer = self.last = None
         self.peer = None
         self.echoes = 0
         self.has_left = False
@@ -68,8 +68,8 @@ class Visit:
                 await self.use(ending)
         except TimeoutError:
             self.outcome = "mute"
-        except (OSError, Closed):
-            pass
+        except (OSError, Closed) as error:
+            self.last = repr(error)
         finally:
             self.ended = time.monotonic()
             if self.writer:
@@ -136,12 +136,11 @@ class Visit:
 class Storm:
     """Plays events on a test's site and proxyd, for so many seconds. Members in `calm` come to no harm."""
 
-    def __init__(self, test, seed, seconds, calm, users=120, controls=False):
+    def __init__(self, test, seed, seconds, calm, users=120):
         self.test, self.site, self.seconds, self.calm = test, test.site, seconds, calm
         self.random = random.Random(seed)
         self.users = [f"user{number}" for number in range(users)]
         self.events, self.visits = [], []
-        self.controls = controls
         self.causes = collections.Counter()
         self.removed = set()
         self.suffering = set()
@@ -212,14 +211,12 @@ class Storm:
     # What operators do.
 
     async def change(self):
-        ways = [self.reweigh, self.remove]
-        if self.controls:
-            ways += [self.drain, self.maintain, self.move, self.move, self.kick, self.kick]
+        ways = [self.reweigh, self.remove, self.drain, self.maintain, self.move, self.move, self.kick, self.kick]
         restarts = [self.end - self.seconds * share for share in (2 / 3, 1 / 3)]
         if self.seconds > 60:
             restarts = [self.end - second for second in range(int(self.seconds), 10, -20)]
         while time.monotonic() < self.end - 2:
-            await asyncio.sleep(self.random.uniform(0.1, 0.6))
+            await asyncio.sleep(self.random.uniform(0.05, 0.4))
             if restarts and time.monotonic() > restarts[0]:
                 restarts.pop(0)
                 await self.restart()
@@ -248,6 +245,36 @@ class Storm:
             await asyncio.to_thread(self.test.reload)
         self.removed.discard(name)
 
+    async def drain(self):
+        """Also one that comes to no harm may get no new users."""
+        name = self.random.choice([name for name in self.test.weights])
+        with self.event("drain", name):
+            await self.operate("backend", backend=name, state="drain")
+            await asyncio.sleep(self.random.uniform(0.1, 1))
+            await self.operate("backend", backend=name, state="ready")
+
+    async def maintain(self):
+        name = self.random.choice([name for name in self.test.weights if name not in self.calm])
+        with self.event("maint", name):
+            await self.operate("backend", backend=name, state="maint")
+            await asyncio.sleep(self.random.uniform(0.1, 1))
+            await self.operate("backend", backend=name, state="ready")
+
+    async def move(self):
+        """Twice in a row, now and then: the second is heard while the first goes on."""
+        user = self.random.choice(self.users)
+        for _ in range(self.random.choice((1, 1, 2))):
+            with self.event("move", user):
+                await self.operate("affinity-move", user=user, backend=self.random.choice(list(self.test.weights)))
+
+    async def kick(self):
+        user = self.random.choice(self.users)
+        with self.event("kick", user):
+            await self.operate("kick", user=user)
+
+    async def operate(self, command, **arguments):
+        await asyncio.to_thread(self.test.operate, command, **arguments)
+
     # The accounts.
 
     def complaints(self):
@@ -265,7 +292,7 @@ class Storm:
             why = self.complaint(visit, records.get(visit.password))
             if why:
                 found.append(f"{visit.user} by {visit.protocol} with {visit.password} from {visit.peer}, "
-                             f"{visit.outcome} {visit.answer!r}, {visit.echoes} echoes: {why}")
+                             f"{visit.outcome} {visit.answer!r}, {visit.echoes} echoes, {visit.last}: {why}")
         return found
 
     def complaint(self, visit, record):
