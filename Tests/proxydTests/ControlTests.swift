@@ -18,6 +18,7 @@ struct ControlRequestTests {
   }
 
   @Test func arguments() throws {
+    #expect(try read(#"{"command":"who","user":":\"\\"}"#).text("user") == #":"\"#)
     let request = try read(#"{"command":"sessions","user":"grün","limit":3}"#)
     #expect(request.command == .sessions)
     #expect(request.text("user") == "grün")
@@ -65,6 +66,12 @@ struct ControlRequestTests {
     ("{\"command\":\"status\"} x", .syntax, "no JSON object"), ("\u{0}", .syntax, "no JSON object"),
     (String(repeating: "[", count: 60_000), .syntax, "no JSON object"),
     (String(repeating: #"{"command":"#, count: 5_000), .syntax, "no JSON object"),
+    (#"{"command":"status","command":"who"}"#, .argument, "a key is given twice"),
+    (#"{"command":"sessions","user":"a","user":"b"}"#, .argument, "a key is given twice"),
+    (
+      #"{"command":"affinity-load","entries":[{"user":"x","user":"y","backend":"a"}]}"#, .argument,
+      "a key is given twice"
+    ),
     ("{}", .command, "missing"), (#"{"command":7}"#, .command, "missing"),
     (#"{"command":"Status"}"#, .command, "unknown command \"Status\""),
     (#"{"command":"status","user":"x"}"#, .argument, "user: status has no such argument, expected none"),

@@ -54,6 +54,12 @@ extension Syscall {
     _ = call { Int(Glibc.shutdown(fd, Int32(SHUT_RDWR))) }
   }
 
+  /// Ends the other end's direction: who waits for something to read is woken.
+  static func shutdownRead(_ descriptor: borrowing Descriptor) {
+    let fd = descriptor.raw
+    _ = call { Int(Glibc.shutdown(fd, Int32(SHUT_RD))) }
+  }
+
   /// Waits until the socket has something to read, or the event is kicked; false for the latter.
   static func wait(_ descriptor: borrowing Descriptor, orKicked event: borrowing Descriptor) -> Bool {
     var waiting = [

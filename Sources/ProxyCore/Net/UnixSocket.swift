@@ -135,6 +135,8 @@ package final class UnixStream: Sendable {
   package var peer: PeerProcess? { Syscall.peer(descriptor) }
   /// Whether the other end has gone.
   package var isClosed: Bool { Syscall.isClosed(descriptor) }
+  /// Nothing more is read: whoever waits for that is woken. What is being written goes on.
+  package func shutdownRead() { Syscall.shutdownRead(descriptor) }
   /// Ends the connection; whoever waits at it is woken.
   package func shutdown() { Syscall.shutdown(descriptor) }
 

@@ -25,12 +25,10 @@ struct TopCommand: ParsableCommand {
     }
     defer { terminal.leave() }
     var state = TopState()
-    var isDue = true
-    var next = TopCommand.now
+    var next: UInt64 = 0
     while true {
-      if isDue || TopCommand.now >= next {
+      if TopCommand.now >= next {
         look(&state, &client, path)
-        isDue = false
         next = TopCommand.now + UInt64(delay) * 1_000
       }
       let size = terminal.size
@@ -43,10 +41,11 @@ struct TopCommand: ParsableCommand {
         case .none: break
         case .quit: return
         case .suspend: Terminal.suspend()
-        case .refresh: isDue = true
+        // At once: the next key may be for what is seen then.
+        case .refresh: look(&state, &client, path)
         case .perform(let command, let arguments):
           perform(command, arguments, &state, &client)
-          isDue = true
+          look(&state, &client, path)
         }
       }
     }

@@ -1,5 +1,6 @@
 /// Serves the control socket: a thread that accepts, and one for each client. No loop ever waits for any of it.
 
+internal import Dispatch
 internal import Logging
 internal import ProxyCore
 internal import Synchronization
@@ -10,6 +11,8 @@ final class ControlServer: Sendable {
   private let log: Log
   private let patience: Patience
   private let clients = Mutex<[ObjectIdentifier: UnixStream]>([:])
+  /// Entered by each client's thread.
+  private let served = DispatchGroup()
 
   /// Clients at once.
   static let mostClients = 32
@@ -35,11 +38,17 @@ final class ControlServer: Sendable {
   /// Begins to serve; returns why it can't.
   func start() -> SystemError? { WorkerThread.start { self.serve() } }
 
-  /// Ends it: nobody can connect any more, and who is connected is let go.
+  /// Ends it: nobody can connect any more, and who is connected is let go, after the answer that is under way.
   func stop() {
     listener.close()
-    for stream in clients.withLock({ Array($0.values) }) { stream.shutdown() }
+    let streams = clients.withLock { Array($0.values) }
+    for stream in streams { stream.shutdownRead() }
+    _ = served.wait(timeout: .now() + ControlServer.lastPatience)
+    for stream in streams { stream.shutdown() }
   }
+
+  /// For answers that are under way at the end.
+  private static let lastPatience = DispatchTimeInterval.seconds(1)
 
   private func serve() {
     while let stream = listener.accept() {
@@ -54,6 +63,7 @@ final class ControlServer: Sendable {
         _ = stream.write(AnswerWriter().error(problem), within: 0)
         continue
       }
+      served.enter()
       if let error = WorkerThread.start({ self.serve(stream) }) {
         log.logger.warning("no thread for a client of the control socket", metadata: ["reason": "\(error)"])
         leave(stream)
@@ -61,7 +71,10 @@ final class ControlServer: Sendable {
     }
   }
 
-  private func leave(_ stream: UnixStream) { clients.withLock { $0[ObjectIdentifier(stream)] = nil } }
+  private func leave(_ stream: UnixStream) {
+    clients.withLock { $0[ObjectIdentifier(stream)] = nil }
+    served.leave()
+  }
 
   private func serve(_ stream: UnixStream) {
     defer { leave(stream) }
