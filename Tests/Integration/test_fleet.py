@@ -45,7 +45,7 @@ class FleetTest(ProxyTest):
 
     names = "abc"
     pool = "affinity: hash, pause: 300ms"
-    health = "interval: 300ms, fast-interval: 100ms, timeout: 300ms, rise: 1, fall: 2"
+    health = "interval: 300ms, fast-interval: 100ms, timeout: 2s, rise: 1, fall: 2"
     timeouts = "login: 30s, connect: 500ms, backend-login: 2s, failure-delay: 0"
     limits = "failed-logins: 1000"
     more = ""
