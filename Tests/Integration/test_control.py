@@ -433,7 +433,7 @@ class Commands(ControlTest):
             self.assertTrue(gone.closed())
         self.assertEqual(self.run_command("kick", "--user", "bob"), "0 sessions ended\n")
         self.running.wait_session(login="alice", end="kicked", session=name)
-        self.running.wait_log("command=kick", 4)
+        self.running.wait_log("command=kick", 3)
         self.assertRegex(self.running.log(), rf"event=control command=kick session={name} uid=0 pid=\d+ result=1\n")
         self.run_command("kick", code=64)
 
