@@ -9,7 +9,10 @@ struct Proxyd: ParsableCommand {
     abstract: "The front door of a mail system: an IMAP and POP3 proxy that routes users to their backends.",
     version: Proxyd.version,
     subcommands: [
-      RunCommand.self, CheckCommand.self, RouteCommand.self, MapCommand.self, ImportCommand.self, ConfigCommand.self,
+      RunCommand.self, CheckCommand.self, RouteCommand.self, StatusCommand.self, SessionsCommand.self, KickCommand.self,
+      WhoCommand.self, BackendsCommand.self, BackendCommand.self, AffinityCommand.self, ReloadCommand.self,
+      LogLevelCommand.self, MetricsCommand.self, TopCommand.self, TraceCommand.self, MapCommand.self,
+      ImportCommand.self, ConfigCommand.self,
     ])
 
   static let version = "0.1.0"

@@ -60,6 +60,12 @@ if source.name == "sql-query":
     write(["SELECT backend, login_as FROM users WHERE login = :login AND p = ':local' -- :domain\n;",
            "SELECT a::text, $$:login$$, E'\\':login', \"x:y\" FROM t WHERE d = :domain /* :x */ AND q = :protocol",
            "SELECT `a:b` FROM t WHERE l = :local # :login"])
+if source.name == "control-request":
+    write(['{"command":"status"}', '{"command":"sessions","user":"a*","where":"relaying","limit":7}',
+           '{"command":"backend","backend":"a","state":"drain","weight":"default"}', '{"command":"trace","user":"\\u00e9","seconds":60}',
+           '{"command":"affinity-load","entries":[{"user":"x","backend":"a"}],"pool":"p"}', '{"command":"kick","address":"192.0.2.0/24"}'])
+if source.name == "shown-text":
+    write(["plain", "gr\u00fcn \u65e5\u672c e\u0301", "\x1b[2J\x9b31m\u202eabc\u200b", "\x1b[A\x1b[5~q\r"])
 if source.name == "proxy-header":
     V4 = bytes([192, 0, 2, 1, 198, 51, 100, 2, 18, 103, 3, 225])
     TLS = b"\x20\x00\x0f\x01\0\0\0\0\x21\x00\x07TLSv1.3"

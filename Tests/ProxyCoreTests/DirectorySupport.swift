@@ -1,7 +1,7 @@
 // swift-format-ignore-file: NeverForceUnwrap
 // A test that unwraps nil fails, which is what it is for.
 
-import Dispatch
+import Foundation
 import Synchronization
 import Testing
 
@@ -56,6 +56,17 @@ final class PlayedTime: Sendable {
 
   /// Calls that are to come.
   var waiting: Int { state.withLock { $0.calls.count } }
+}
+
+/// Something that closures and threads share.
+final class Shared<Value: Sendable>: Sendable {
+  private let lock: Mutex<Value>
+
+  init(_ value: Value) { lock = Mutex(value) }
+
+  var value: Value { lock.withLock { $0 } }
+
+  func withLock<R: Sendable>(_ body: (inout Value) -> R) -> R { lock.withLock { body(&$0) } }
 }
 
 /// Answers of a directory that came later, in order.
@@ -123,4 +134,32 @@ func affinity(
   settings.pause = Timeouts.seconds(pause)
   settings.rebalance = rebalance
   return settings
+}
+
+/// What the file and its log hold at this moment, as another process would find it after a kill -9.
+func afterKill(_ path: String, _ folder: Folder) throws -> StateDatabase {
+  let copy = folder.file("copy-\(UUID().uuidString)")
+  for part in ["", "-wal"] where FileManager.default.fileExists(atPath: path + part) {
+    try FileManager.default.copyItem(atPath: path + part, toPath: copy + part)
+  }
+  return try StateDatabase(copy)
+}
+
+extension StateDatabase {
+  /// All users of a pool.
+  func users(_ pool: String = "mail") throws -> [String: String] { try rows(pool).mapValues(\.member) }
+
+  func rows(_ pool: String = "mail") throws -> [String: (member: String, stamp: Int)] {
+    let users = Mutex<[String: (member: String, stamp: Int)]>([:])
+    _ = try load(pool) { user, member, stamp in
+      let (user, member) = (user.text, member.text)
+      users.withLock { $0[user] = (member, stamp) }
+      return true
+    }
+    return users.withLock { $0 }
+  }
+}
+
+extension Span<UInt8> {
+  fileprivate var text: String { String(decoding: indices.map { self[$0] }, as: UTF8.self) }
 }

@@ -172,10 +172,10 @@ struct LocalDirectoryTests {
 
   // MARK: Operators
 
-  private func recalls(_ directory: LocalDirectory) -> Mutex<[String]>.Box {
-    let box = Mutex<[String]>.Box()
-    directory.onRecall { user in box.list.withLock { $0.append(user) } }
-    return box
+  private func recalls(_ directory: LocalDirectory) -> Shared<[String]> {
+    let users = Shared<[String]>([])
+    directory.onRecall { user in users.withLock { $0.append(user) } }
+    return users
   }
 
   @Test(arguments: [AffinitySettings.Kind.hash, .table])
@@ -184,7 +184,7 @@ struct LocalDirectoryTests {
     let recalls = recalls(directory)
     #expect(directory.placeNow("alice", .to("a")) == .at("a"))
     directory.move("alice", to: "b")
-    #expect(recalls.all == ["alice"])
+    #expect(recalls.value == ["alice"])
     let answers = Answers()
     #expect(directory.locate("alice", .to("a")) { answers.take($0) } == nil)
     played.advance(seconds: 10)
@@ -199,11 +199,11 @@ struct LocalDirectoryTests {
     played.advance(seconds: 60)
     #expect(directory.placeNow("alice", .to("a")) == .at("b"), "an operator's choice is kept, whatever the kind")
     directory.move("alice", to: "b")
-    #expect(recalls.all == ["alice"])
+    #expect(recalls.value == ["alice"])
     // A change of mind while the sessions end: they were told to go, and come back.
     directory.move("alice", to: "c")
     directory.move("alice", to: "b")
-    #expect(recalls.all == ["alice", "alice"])
+    #expect(recalls.value == ["alice", "alice"])
     directory.depart("alice", wasThere: true)
     #expect(directory.placeNow("alice", .to("a")) == .at("b"))
   }
@@ -222,7 +222,7 @@ struct LocalDirectoryTests {
     directory.depart("alice", wasThere: true)
     played.advance(seconds: 100)
     #expect(directory.placeNow("alice", .to("a")) == .at("a"))
-    #expect(recalls.all == [])
+    #expect(recalls.value == [])
   }
 
   @Test func forgetting() throws {
@@ -238,7 +238,7 @@ struct LocalDirectoryTests {
     #expect(directory.placeNow("alice", .to("b")) == .at("b"))
     // With sessions: they end, and then the ring decides.
     #expect(directory.forget("alice"))
-    #expect(recalls.all == ["alice"])
+    #expect(recalls.value == ["alice"])
     #expect(directory.lookup("alice") == nil)
     let answers = Answers()
     #expect(directory.locate("alice", .to("c")) { answers.take($0) } == nil)
@@ -356,10 +356,10 @@ struct LocalDirectoryTests {
     played.advance(seconds: 30)
     let moved = directory.all.values.filter { $0.member == "b" }.count
     #expect((55...60).contains(moved), "two a second: \(moved)")
-    #expect(recalls.all == [], "those without sessions come first")
+    #expect(recalls.value == [], "those without sessions come first")
     played.advance(seconds: 35)
     #expect(directory.all.values.filter { $0.user.hasPrefix("idle") }.allSatisfy { $0.member == "b" })
-    #expect(Set(recalls.all) == Set((0..<10).map { "busy\($0)" }) && recalls.all.count == 10)
+    #expect(Set(recalls.value) == Set((0..<10).map { "busy\($0)" }) && recalls.value.count == 10)
     #expect(directory.lookup("none")?.member == "a")
     #expect(directory.lookup("chosen")?.member == "a", "an operator's choice stands")
     directory.depart("busy1", wasThere: true)
@@ -378,13 +378,5 @@ struct LocalDirectoryTests {
     #expect(directory.lookup("alice")?.member == "a")
     played.advance(seconds: 3)
     #expect(directory.lookup("alice")?.member == "b")
-  }
-}
-
-extension Mutex where Value == [String] {
-  /// A list that closures share.
-  final class Box: Sendable {
-    let list = Mutex<[String]>([])
-    var all: [String] { list.withLock { $0 } }
   }
 }

@@ -168,7 +168,7 @@ struct ConfigTests {
   @Test(arguments: [
     (
       "loop: 2",
-      #"7:1: loop: unknown key, did you mean "loops"? Known here: listeners, trusted-proxies, master-separator, tls, names, routes, backends, unnamed-backends, pools, state-file, health, password-check, loops, user, group, timeouts, limits, log"#
+      #"7:1: loop: unknown key, did you mean "loops"? Known here: listeners, trusted-proxies, master-separator, tls, names, routes, backends, unnamed-backends, pools, state-file, health, control, password-check, loops, user, group, timeouts, limits, log"#
     ),
     ("loops: 0", #"7:8: loops: "0" can't be used, expected a number, 1 to 256"#),
     ("loops: two", #"7:8: loops: "two" can't be used, expected a number, 1 to 256"#),

@@ -17,9 +17,13 @@ listeners:
   - {{ protocol: pop3, address: "127.0.0.1:{pop3}", tls: starttls }}
   - {{ protocol: pop3, address: "127.0.0.1:{pop3s}", tls: implicit }}
 tls: {{ certificate: mail.crt, key: mail.key }}
+state-file: state.db
+control: {{ socket: control.sock }}
 routes:
   - sqlite: map.db
-  - default: a
+  - default: mail
+pools:
+  mail: {{ members: [ a, b ], affinity: table }}
 backends:
   a: {{ address: 127.0.0.1, ports: {{ imap: {a_imap}, pop3: {a_pop3} }} }}
   b: {{ address: 127.0.0.1, ports: {{ imap: {b_imap}, pop3: {b_pop3} }} }}
@@ -27,7 +31,8 @@ backends:
 TEXT = """
 proxyd runs, with two Dovecot backends behind it. Everything is in {folder} and goes with Ctrl-C.
 
-  alice@example.com and everybody else are on backend a, all of example.org on backend b. Passwords: {password}
+  alice@example.com is on backend a, all of example.org on backend b, everybody else where the pool of both has room. Passwords:
+  {password}
 
 Look at the mail of a user on each backend:
 
@@ -48,6 +53,14 @@ Ask and change the map while it runs:
   {proxyd} route --config {config} --protocol imap bob@example.org
   {proxyd} map set alice@example.com b --config {config}
   {proxyd} map list --config {config}
+
+See who is there, and move them (most are clearer with a client that stays, as openssl above):
+
+  {proxyd} top --config {config}
+  {proxyd} backends --config {config}
+  {proxyd} affinity map carol@example.com --config {config}
+  {proxyd} backend b drain --config {config}
+  {proxyd} sessions --config {config}
 
 Its log:
 """

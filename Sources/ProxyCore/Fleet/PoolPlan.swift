@@ -2,8 +2,8 @@
 
 internal import Protocols
 
-/// A backend in a pool, with how it stands.
-struct Member: Sendable {
+/// A backend in a pool, with how it stands. Sessions keep it, so that it is one word of theirs.
+final class Member: Sendable {
   let settings: MemberSettings
   let standing: BackendStanding
   /// Its logins in progress, bounded.
@@ -11,6 +11,15 @@ struct Member: Sendable {
   /// Where it is, for each protocol. Of the same configuration as the pool: a loop's routes may be of the one before or
   /// after, and to them the name would be a host's.
   let servers: [MailProtocol: Backend]
+
+  init(
+    settings: MemberSettings, standing: BackendStanding, gate: LoginGate, servers: [MailProtocol: Backend]
+  ) {
+    self.settings = settings
+    self.standing = standing
+    self.gate = gate
+    self.servers = servers
+  }
 
   var name: String { settings.backend }
 

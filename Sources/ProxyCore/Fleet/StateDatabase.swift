@@ -1,7 +1,8 @@
 /// The tables of the state file, and what is asked of them: a SQLite file that one proxyd alone has open.
 ///
 /// With a write-ahead log a commit is a write and no more: it survives the process at any moment, and the machine's power
-/// up to the last checkpoint. It is held alone, so no other process can lock it, and a second proxyd is told.
+/// up to the last checkpoint. It is held alone, so no other process can lock it, and a second proxyd is told. (The lock
+/// is fcntl's, which is lost when this process closes the file anywhere else: nobody here opens it by other means.)
 
 internal import Protocols
 
@@ -51,6 +52,8 @@ struct AffinityRow: Equatable, Sendable {
 
 final class StateDatabase {
   private let database: SQLiteDatabase
+  private let begin: SQLiteStatement
+  private let commit: SQLiteStatement
   private let set: SQLiteStatement
   private let remove: SQLiteStatement
   /// Which file it is: another one may be there some day.
@@ -112,6 +115,8 @@ final class StateDatabase {
         PRAGMA user_version = \(StateDatabase.version);
         COMMIT;
         """)
+      begin = try database.prepare("BEGIN IMMEDIATE")
+      commit = try database.prepare("COMMIT")
       set = try database.prepare(
         """
         INSERT INTO affinity(pool, user, member, stamp) VALUES(?1, ?2, ?3, ?4)
@@ -159,7 +164,7 @@ final class StateDatabase {
   /// Writes all of it or, with an error, nothing.
   func write(_ rows: [AffinityRow], _ backends: [BackendRow]) throws(SQLiteError) {
     do {
-      try database.run("BEGIN IMMEDIATE")
+      try begin.run([]) { _ in true }
       for row in rows {
         if let member = row.member {
           try set.run(copying: .text(row.pool), .text(row.user), .text(member), .integer(Int(row.stamp)))
@@ -168,7 +173,7 @@ final class StateDatabase {
         }
       }
       for backend in backends { try write(backend) }
-      try database.run("COMMIT")
+      try commit.run([]) { _ in true }
     } catch {
       // After some errors SQLite has done so itself.
       if database.isInTransaction { try? database.run("ROLLBACK") }

@@ -7,13 +7,15 @@ internal import Glibc
 extension Syscall {
   static func unixSocket() -> Result<Int32, SystemError> { call { Int(linux_unix_socket()) }.map(Int32.init) }
 
-  /// Binds to a path, which is made with that mode and no wider one, whatever the process's mask is. The mask is the
-  /// process's: what another thread makes in this moment gets no more than it would.
+  /// Binds to a path. The file has that mode in the end and no wider one before: Linux makes it with the mode of the
+  /// unbound socket, less what the process's mask takes away, which is then given back. (The mask itself is left alone: it
+  /// is the process's, and other threads make files too.)
   static func bind(_ descriptor: borrowing Descriptor, toUnix path: String, mode: mode_t) -> SystemError? {
     let fd = descriptor.raw
-    let mask = umask(~mode & 0o777)
-    defer { umask(mask) }
-    return failure(call { unsafe Int(linux_bind_unix(fd, path, path.utf8.count)) })
+    return failure(call { Int(fchmod(fd, mode)) })
+      ?? failure(call { unsafe Int(linux_bind_unix(fd, path, path.utf8.count)) })
+      // Not what a link leads to, if somebody has put one there meanwhile.
+      ?? failure(call { unsafe Int(fchmodat(AT_FDCWD, path, mode, AT_SYMLINK_NOFOLLOW)) })
   }
 
   /// Gives a file to others; a link stays what it is and is given itself.
@@ -50,6 +52,12 @@ extension Syscall {
   static func shutdown(_ descriptor: borrowing Descriptor) {
     let fd = descriptor.raw
     _ = call { Int(Glibc.shutdown(fd, Int32(SHUT_RDWR))) }
+  }
+
+  /// Ends the other end's direction: who waits for something to read is woken.
+  static func shutdownRead(_ descriptor: borrowing Descriptor) {
+    let fd = descriptor.raw
+    _ = call { Int(Glibc.shutdown(fd, Int32(SHUT_RD))) }
   }
 
   /// Waits until the socket has something to read, or the event is kicked; false for the latter.

@@ -83,6 +83,12 @@ package final class UnixListener: Sendable {
     }
   }
 
+  /// The group of the socket at a path; nil if it can't be looked at.
+  package static func group(of path: String) -> String? {
+    guard case .success(let file?) = Syscall.identity(ofUnix: path) else { return nil }
+    return Privileges.groupName(file.group)
+  }
+
   /// Waits for the next connection; nil once it was closed.
   package func accept() -> UnixStream? {
     while true {
@@ -129,6 +135,8 @@ package final class UnixStream: Sendable {
   package var peer: PeerProcess? { Syscall.peer(descriptor) }
   /// Whether the other end has gone.
   package var isClosed: Bool { Syscall.isClosed(descriptor) }
+  /// Nothing more is read: whoever waits for that is woken. What is being written goes on.
+  package func shutdownRead() { Syscall.shutdownRead(descriptor) }
   /// Ends the connection; whoever waits at it is woken.
   package func shutdown() { Syscall.shutdown(descriptor) }
 

@@ -121,7 +121,8 @@ extension House {
     for loop in allLoops {
       var start: Int? = 0
       while let place = start {
-        guard let (rows, next) = House.ask(loop, { $0.rows(from: place, filter) }) else { return false }
+        guard let (rows, next) = House.ask(loop, { $0.rows(from: place, filter) }).take(within: House.patience)
+        else { return false }
         if !rows.isEmpty, !body(rows) { return true }
         start = next
       }
@@ -133,12 +134,15 @@ extension House {
   /// loop does not answer.
   package func kick(_ filter: SessionFilter, _ reason: SessionEnd.Reason) -> Int? {
     var count = 0
-    for loop in allLoops {
-      var start: Int? = 0
-      while let place = start {
-        guard let (kicked, next) = House.ask(loop, { $0.kick(from: place, filter, reason) }) else { return nil }
+    var places = allLoops.map { (loop: $0, start: 0) }
+    while !places.isEmpty {
+      // All are asked before one has answered: a proxy that stops does so with its last session, and answers no more.
+      let asked = places.map { loop, start in (loop, House.ask(loop) { $0.kick(from: start, filter, reason) }) }
+      places = []
+      for (loop, box) in asked {
+        guard let (kicked, next) = box.take(within: House.patience) else { return nil }
         count += kicked
-        start = next
+        if let next { places.append((loop, next)) }
       }
     }
     return count
@@ -149,10 +153,10 @@ extension House {
 
   private static func ask<Answer: Sendable>(
     _ loop: EventLoop, _ question: @escaping @Sendable (isolated EventLoop) -> Answer
-  ) -> Answer? {
+  ) -> Box<Answer> {
     let box = Box<Answer>()
     loop.post { box.put(question($0)) }
-    return box.take(within: patience)
+    return box
   }
 
   /// A loop's answer on its way.

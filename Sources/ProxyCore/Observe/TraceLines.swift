@@ -18,7 +18,8 @@ final class TracedDialogue {
 
   /// What was heard, line by line. `draft` knows the credentials, which a server may quote.
   func takeHeard(_ draft: borrowing LoginDraft) -> [String] {
-    let bytes = exchange(&heard, with: [])
+    let bytes = heard
+    heard = []
     return TracedDialogue.lines(bytes.span).map { range in
       let line = bytes.span.extracting(range)
       return draft.isRepeated(in: line) ? "(it repeats the credentials)" : shown(line)

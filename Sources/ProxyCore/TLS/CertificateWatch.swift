@@ -3,6 +3,8 @@
 // `stat` belongs to whichever C module the compiler meets it in first.
 internal import CLinux
 internal import Dispatch
+// A C structure belongs to whichever module the compiler meets it in first.
+internal import CLinux
 internal import Glibc
 internal import Synchronization
 

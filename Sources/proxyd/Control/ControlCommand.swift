@@ -31,7 +31,8 @@ enum ControlCommand: String, Equatable, Sendable, CaseIterable {
         ControlArgument("state", .choice(["ready", "drain", "maint", "removed"])),
         ControlArgument("weight", .weight),
       ]
-    case .affinityList, .affinityDump, .affinityFlush: [ControlArgument("pool", .text), ControlArgument("backend", .text)]
+    case .affinityList, .affinityDump, .affinityFlush:
+      [ControlArgument("pool", .text), ControlArgument("backend", .text)]
     case .affinityMap, .affinityForget:
       [ControlArgument("user", .text, isRequired: true), ControlArgument("pool", .text)]
     case .affinityMove:
@@ -39,7 +40,7 @@ enum ControlCommand: String, Equatable, Sendable, CaseIterable {
         ControlArgument("user", .text, isRequired: true), ControlArgument("backend", .text, isRequired: true),
         ControlArgument("pool", .text),
       ]
-        case .affinityLoad: [ControlArgument("entries", .entries, isRequired: true), ControlArgument("pool", .text)]
+    case .affinityLoad: [ControlArgument("entries", .entries, isRequired: true), ControlArgument("pool", .text)]
     case .logLevel:
       [ControlArgument("level", .choice(["trace", "debug", "info", "notice", "warning", "error", "critical"]))]
     case .trace:
@@ -101,7 +102,8 @@ struct ControlArgument: Equatable, Sendable {
       case .text: "a text that is not empty"
       case .number(let range): "a number, \(range.lowerBound) to \(range.upperBound)"
       case .choice(let words): words.dropLast().joined(separator: ", ") + " or \(words[words.count - 1])"
-      case .weight: "a number, \(ControlArgument.weights.lowerBound) to \(ControlArgument.weights.upperBound), or default"
+      case .weight:
+        "a number, \(ControlArgument.weights.lowerBound) to \(ControlArgument.weights.upperBound), or default"
       case .entries: "a list of objects with user and backend"
       }
     }

@@ -98,7 +98,8 @@ struct ControlDesk: Sendable {
     if let address = request.text("address") {
       guard let network = Network(address) else {
         throw ControlProblem(
-          .argument, "address: \"\(address)\" is no address or network, expected 192.0.2.1, 192.0.2.0/24 or 2001:db8::/32")
+          .argument,
+          "address: \"\(address)\" is no address or network, expected 192.0.2.1, 192.0.2.0/24 or 2001:db8::/32")
       }
       filter.network = network
     }

@@ -12,6 +12,10 @@ struct ControlRequest: Equatable, Sendable {
   /// A line without its end. Everything that is not known is an error that names it.
   init(_ line: [UInt8]) throws(ControlProblem) {
     var values = try ControlRequest.parse(line)
+    // The decoder takes one of two values of the same key; which was meant is not known.
+    guard ControlRequest.keys(in: line) == values.values.reduce(values.count, { $0 + $1.keys }) else {
+      throw ControlProblem(.argument, "a key is given twice, expected once")
+    }
     guard case .text(let name)? = values.removeValue(forKey: "command") else {
       throw ControlProblem(.command, "the key command is missing, expected a command's name")
     }
@@ -29,7 +33,9 @@ struct ControlRequest: Equatable, Sendable {
       return try JSONDecoder().decode([String: ControlValue].self, from: Data(line))
     } catch let error as DecodingError {
       switch error {
-      case .dataCorrupted(let context) where context.codingPath.isEmpty, .typeMismatch(_, let context) where
+      case .dataCorrupted(let context) where context.codingPath.isEmpty,
+        .typeMismatch(_, let context)
+      where
         context.codingPath.isEmpty, .valueNotFound(_, let context) where context.codingPath.isEmpty:
         throw ControlProblem(.syntax, "the line is no JSON object")
       case .dataCorrupted(let context), .typeMismatch(_, let context), .valueNotFound(_, let context),
@@ -41,6 +47,21 @@ struct ControlRequest: Equatable, Sendable {
     } catch {
       throw ControlProblem(.syntax, "the line is no JSON object")
     }
+  }
+
+  /// Keys in a text that is known to be JSON: colons outside of strings.
+  private static func keys(in line: [UInt8]) -> Int {
+    var (count, isInString, isEscaped) = (0, false, false)
+    for byte in line {
+      switch byte {
+      case _ where isEscaped: isEscaped = false
+      case UInt8(ascii: "\\"): isEscaped = isInString
+      case UInt8(ascii: "\""): isInString.toggle()
+      case UInt8(ascii: ":"): if !isInString { count += 1 }
+      default: break
+      }
+    }
+    return count
   }
 
   /// Whether all that is there is known, and all that is needed is there.
@@ -127,6 +148,14 @@ enum ControlValue: Equatable, Sendable, Codable {
   case text(String)
   case number(Int)
   case entries([ControlEntry])
+
+  /// Keys within it.
+  fileprivate var keys: Int {
+    switch self {
+    case .text, .number: 0
+    case .entries(let entries): 2 * entries.count
+    }
+  }
 
   init(from decoder: any Decoder) throws {
     let container = try decoder.singleValueContainer()

@@ -1,5 +1,6 @@
 /// Serves the control socket: a thread that accepts, and one for each client. No loop ever waits for any of it.
 
+internal import Dispatch
 internal import Logging
 internal import ProxyCore
 internal import Synchronization
@@ -8,20 +9,28 @@ final class ControlServer: Sendable {
   private let listener: UnixListener
   private let desk: ControlDesk
   private let log: Log
+  private let patience: Patience
   private let clients = Mutex<[ObjectIdentifier: UnixStream]>([:])
+  /// Entered by each client's thread.
+  private let served = DispatchGroup()
 
   /// Clients at once.
   static let mostClients = 32
-  /// A request that has begun must be whole within this time.
-  static let requestPatience = Timeouts.seconds(10)
-  /// A client may say nothing for so long between two requests.
-  static let idlePatience = Timeouts.seconds(300)
-  /// A client must take a part of an answer within this time.
-  static let answerPatience = Timeouts.seconds(10)
+
+  /// How long clients are waited for, in nanoseconds.
+  struct Patience: Sendable {
+    /// A request that has begun must be whole within this time.
+    var request = Timeouts.seconds(10)
+    /// A client may say nothing for so long between two requests.
+    var idle = Timeouts.seconds(300)
+    /// A client must take a part of an answer within this time.
+    var answer = Timeouts.seconds(10)
+  }
 
   /// Nobody is served before `start`.
-  init(_ listener: UnixListener, _ actions: any ControlActions, log: Log) {
+  init(_ listener: UnixListener, _ actions: any ControlActions, log: Log, patience: Patience = Patience()) {
     self.listener = listener
+    self.patience = patience
     desk = ControlDesk(actions: actions)
     self.log = log
   }
@@ -29,11 +38,17 @@ final class ControlServer: Sendable {
   /// Begins to serve; returns why it can't.
   func start() -> SystemError? { WorkerThread.start { self.serve() } }
 
-  /// Ends it: nobody can connect any more, and who is connected is let go.
+  /// Ends it: nobody can connect any more, and who is connected is let go, after the answer that is under way.
   func stop() {
     listener.close()
-    for stream in clients.withLock({ Array($0.values) }) { stream.shutdown() }
+    let streams = clients.withLock { Array($0.values) }
+    for stream in streams { stream.shutdownRead() }
+    _ = served.wait(timeout: .now() + ControlServer.lastPatience)
+    for stream in streams { stream.shutdown() }
   }
+
+  /// For answers that are under way at the end.
+  private static let lastPatience = DispatchTimeInterval.seconds(1)
 
   private func serve() {
     while let stream = listener.accept() {
@@ -48,6 +63,7 @@ final class ControlServer: Sendable {
         _ = stream.write(AnswerWriter().error(problem), within: 0)
         continue
       }
+      served.enter()
       if let error = WorkerThread.start({ self.serve(stream) }) {
         log.logger.warning("no thread for a client of the control socket", metadata: ["reason": "\(error)"])
         leave(stream)
@@ -55,14 +71,17 @@ final class ControlServer: Sendable {
     }
   }
 
-  private func leave(_ stream: UnixStream) { clients.withLock { $0[ObjectIdentifier(stream)] = nil } }
+  private func leave(_ stream: UnixStream) {
+    clients.withLock { $0[ObjectIdentifier(stream)] = nil }
+    served.leave()
+  }
 
   private func serve(_ stream: UnixStream) {
     defer { leave(stream) }
-    let talk = ControlTalk(stream)
+    let talk = ControlTalk(stream, patience: patience.answer)
     var lines = UnixLines(stream, longest: ControlRequest.longestLine)
     while true {
-      switch lines.next(within: ControlServer.requestPatience, idle: ControlServer.idlePatience) {
+      switch lines.next(within: patience.request, idle: patience.idle) {
       case .line(let line):
         guard answer(line, talk, stream.peer) else { return }
       case .tooLong:
@@ -80,8 +99,9 @@ final class ControlServer: Sendable {
     do throws(ControlProblem) {
       let known = try ControlRequest(line)
       request = known
+      if known.command == .trace { tell(known, peer, "begun") }
       let closing = try desk.perform(known, talk)
-      tell(known, peer, closing.words)
+      if known.command != .trace { tell(known, peer, closing.words) }
       return talk.end(closing)
     } catch {
       if let request { tell(request, peer, error.code.rawValue) }
@@ -106,13 +126,18 @@ final class ControlServer: Sendable {
 private final class ControlTalk: AnswerSink {
   private let stream: UnixStream
   private let writer = AnswerWriter()
+  /// For a part of an answer to be taken, in nanoseconds.
+  private let patience: UInt64
   private var waiting: [UInt8] = []
   private var isBroken = false
 
   /// Rows are gathered to so many bytes before they are written.
   private static let portion = 32 << 10
 
-  init(_ stream: UnixStream) { self.stream = stream }
+  init(_ stream: UnixStream, patience: UInt64) {
+    self.stream = stream
+    self.patience = patience
+  }
 
   var isClosed: Bool { isBroken || stream.isClosed }
 
@@ -123,7 +148,7 @@ private final class ControlTalk: AnswerSink {
 
   func flush() -> Bool {
     guard !isBroken else { return false }
-    if !waiting.isEmpty, !stream.write(waiting, within: ControlServer.answerPatience) { isBroken = true }
+    if !waiting.isEmpty, !stream.write(waiting, within: patience) { isBroken = true }
     waiting.removeAll(keepingCapacity: true)
     return !isBroken
   }

@@ -132,7 +132,9 @@ struct FleetControl: FleetActions {
     var pools = try pools(pool)
     if let backend {
       pools = pools.filter { $0.settings.members.contains { $0.backend == backend } }
-      guard !pools.isEmpty else { throw ControlProblem(.notFound, "\"\(backend)\" is no member of a pool with affinity") }
+      guard !pools.isEmpty else {
+        throw ControlProblem(.notFound, "\"\(backend)\" is no member of a pool with affinity")
+      }
     }
     return pools.reduce(0) { count, pool in
       guard let (idle, present) = pool.flush(member: backend) else { return count }

@@ -29,12 +29,16 @@ struct DirectoryChores {
 
   /// The parts to be swept now: of 64, as many as it takes to come round in an eighth of the expiry.
   mutating func shards(of count: Int) -> [Int] {
-    let round = terms.kind == .table ? max(1, Int(terms.expiry) / 8) : DirectoryChores.shortRound
+    let round =
+      terms.kind == .table
+      ? min(max(1, Int(terms.expiry) / 8), DirectoryChores.longRound) : DirectoryChores.shortRound
     let number = max(1, (count + round - 1) / round)
     defer { shard = (shard + number) % count }
     return (0..<min(number, count)).map { (shard + $0) % count }
   }
 
+  /// Seconds for a round at most: pauses are told by a clock that begins anew.
+  private static let longRound = 3_600
   /// Seconds for a round where users are forgotten after a pause.
   private static let shortRound = 8
 

@@ -40,13 +40,14 @@ struct DirectoryShard {
 
   // MARK: Placing
 
-  /// Somebody asks for a place. If that takes time, the waiter is kept.
+  /// Somebody asks for a place. If that takes time, the waiter is kept. `isNews`: the file has to be told, some time.
   mutating func arrive(
     _ user: UserKey, _ waiter: Waiter, _ verdict: UserRecord.Verdict?, preferred: UInt16?, at now: Moment,
     waitsForFile: Bool
-  ) -> UserRecord.Step {
+  ) -> (step: UserRecord.Step, isNews: Bool) {
     let position = find(user)
     var record = position.map { table[$0] } ?? UserRecord()
+    let wasUnwritten = record.isUnwritten
     var step = UserRecord.Step.departure
     if !record.marks.contains(.awaited) {
       step = record.place(verdict, preferred: preferred, at: now, terms, waitsForFile: waitsForFile)
@@ -62,7 +63,7 @@ struct DirectoryShard {
       waiter.number = lastWaiter
       waiting[user.bytes, default: []].append(waiter)
     }
-    return step
+    return (step, record.isUnwritten && !wasUnwritten)
   }
 
   /// Who waits for the user first.
@@ -72,12 +73,13 @@ struct DirectoryShard {
   mutating func goOn(
     _ user: UserKey, _ waiter: UInt64, _ verdict: UserRecord.Verdict?, preferred: UInt16?, at now: Moment,
     waitsForFile: Bool
-  ) -> UserRecord.Step? {
+  ) -> (step: UserRecord.Step, isNews: Bool)? {
     guard waiting[user.bytes]?.first?.number == waiter, let position = find(user) else { return nil }
     var record = table[position]
+    let wasUnwritten = record.isUnwritten
     let step = record.place(verdict, preferred: preferred, at: now, terms, waitsForFile: waitsForFile)
     switch step {
-    case .ask: return step
+    case .ask: return (step, false)
     case .departure, .pause, .file: break
     case .at, .nowhere:
       waiting[user.bytes]?.removeFirst()
@@ -88,7 +90,7 @@ struct DirectoryShard {
     }
     store(user, position, record)
     removeIfDone(position, at: now)
-    return step
+    return (step, record.isUnwritten && !wasUnwritten)
   }
 
   /// Everybody who is waited for.
@@ -154,8 +156,9 @@ struct DirectoryShard {
     record.member = member
     // Whoever was there when the last process ended, was there until just now.
     record.last = member
-    record.left = now.milliseconds
+    record.left = now.millisecondsUp
     record.stamp = stamp
+    record.filed = stamp
     if find(user) == nil { _ = insert(user, record) }
   }
 

@@ -82,9 +82,8 @@ package final class LocalDirectory: UserDirectory {
   }
 
   var moment: Moment {
-    Moment(
-      seconds: UInt32(clamping: time.wall()),
-      milliseconds: UInt32(truncatingIfNeeded: (time.now() &- origin) / 1_000_000))
+    let elapsed = time.now() &- origin
+    return Moment(seconds: UInt32(clamping: time.wall()), nanoseconds: elapsed)
   }
 
   // MARK: UserDirectory
@@ -121,7 +120,7 @@ package final class LocalDirectory: UserDirectory {
   /// Takes steps until there is an answer, or something to wait for: then nil, and that is seen to.
   private func answer(
     _ key: UserKey, _ question: PlaceQuestion,
-    _ next: (UserRecord.Verdict?, UInt16?) -> UserRecord.Step?
+    _ next: (UserRecord.Verdict?, UInt16?) -> (step: UserRecord.Step, isNews: Bool)?
   ) -> PlaceAnswer? {
     var preferred: UInt16?
     if let name = question.preferred() {
@@ -130,10 +129,12 @@ package final class LocalDirectory: UserDirectory {
     }
     var verdict: UserRecord.Verdict?
     while true {
-      switch next(verdict, preferred) {
+      guard let (step, isNews) = next(verdict, preferred) else { return nil }
+      switch step {
       case .ask(let member): verdict = UserRecord.Verdict(member: member, accepts: question.accepts(names[member]))
       case .at(let member):
         arm()
+        if isNews { file?.write(key.name, of: self, isUrgent: false) }
         return .at(names[member])
       case .nowhere: return .nowhere
       case .pause(let milliseconds):
@@ -142,10 +143,11 @@ package final class LocalDirectory: UserDirectory {
         arm()
         return nil
       case .file:
-        file?.write(key.name, of: self, isUrgent: true)
         arm()
+        // Trouble that came between the look and this call has told everybody else already.
+        if file?.write(key.name, of: self, isUrgent: true) == false { resume(key.name) }
         return nil
-      case .departure, nil: return nil
+      case .departure: return nil
       }
     }
   }
@@ -214,6 +216,9 @@ package final class LocalDirectory: UserDirectory {
 
   /// Sets who is asked to end a user's sessions here.
   package func onRecall(_ body: @escaping @Sendable (String) -> Void) { recalled.withLock { $0 = body } }
+
+  /// Whether the file has something to learn yet.
+  package var isUnwritten: Bool { shards.contains { $0.state.withLock { !$0.unwritten(most: 1).isEmpty } } }
 
   /// Bytes the users take.
   package var memory: Int { shards.reduce(0) { $0 + $1.state.withLock { $0.table.memory } } }

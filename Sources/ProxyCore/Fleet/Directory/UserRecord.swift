@@ -15,6 +15,8 @@ struct UserRecord: Equatable {
   var left: UInt32 = 0
   /// When the user was last known to be in need of the place, in seconds since 1970.
   var stamp: UInt32 = 0
+  /// The stamp that the file has.
+  var filed: UInt32 = 0
   var marks: Marks = []
 
   struct Marks: OptionSet {
@@ -26,7 +28,7 @@ struct UserRecord: Equatable {
     static let awaited = Marks(rawValue: 1 << 1)
     /// The file has another place, or none.
     static let unplaced = Marks(rawValue: 1 << 2)
-    /// The file has another stamp.
+    /// The file's stamp is too old.
     static let unstamped = Marks(rawValue: 1 << 3)
     /// The place is an operator's choice, and kept for the expiry even where nothing else is.
     static let moved = Marks(rawValue: 1 << 4)
@@ -47,22 +49,23 @@ struct UserRecord: Equatable {
     guard marks.isDisjoint(with: [.here, .awaited]) else { return true }
     switch terms.kind {
     case .hash where !marks.contains(.moved): return pause(to: UserRecord.nobody, at: now, terms) > 0
-    case .hash, .table: return age(at: now) < terms.expiry
+    case .hash, .table: return age(stamp, at: now) < terms.expiry
     }
   }
 
-  /// Seconds since the stamp; none if the clock was put back.
-  private func age(at now: Moment) -> UInt32 { now.seconds > stamp ? now.seconds - stamp : 0 }
+  /// Seconds since a stamp; none if the clock was put back.
+  private func age(_ stamp: UInt32, at now: Moment) -> UInt32 { now.seconds > stamp ? now.seconds - stamp : 0 }
 
   /// Whether the file's stamp is so old that a user with sessions might be forgotten by the next process.
   func isStale(at now: Moment, _ terms: DirectoryTerms) -> Bool {
-    member != UserRecord.nobody && age(at: now) >= terms.refresh
+    terms.hasFile && member != UserRecord.nobody && age(filed, at: now) >= terms.refresh
   }
 
   /// Milliseconds until a member other than the last may be used.
   func pause(to target: UInt16, at now: Moment, _ terms: DirectoryTerms) -> UInt32 {
     guard last != UserRecord.nobody, last != target else { return 0 }
-    let gone = now.milliseconds &- left
+    // Who has left in this very millisecond has left later than it began.
+    let gone = UInt32(max(0, Int32(truncatingIfNeeded: now.milliseconds &- left)))
     return gone < terms.pause ? terms.pause - gone : 0
   }
 
@@ -129,18 +132,19 @@ struct UserRecord: Equatable {
     if terms.hasFile { marks.insert(.unplaced) }
   }
 
-  /// The user is in need of the place still.
+  /// The user is in need of the place still. The file is told if its stamp is old: who comes and goes all the time costs it
+  /// little.
   mutating func refresh(at now: Moment, _ terms: DirectoryTerms) {
-    guard member != UserRecord.nobody, stamp != now.seconds else { return }
+    guard member != UserRecord.nobody else { return }
     stamp = now.seconds
-    if terms.hasFile { marks.insert(.unstamped) }
+    if terms.hasFile, age(filed, at: now) >= terms.lag { marks.insert(.unstamped) }
   }
 
   /// The last session is gone. `wasThere`: a member let one of them in.
   mutating func depart(wasThere: Bool, at now: Moment, _ terms: DirectoryTerms) {
     marks.remove(.here)
     if wasThere {
-      left = now.milliseconds
+      left = now.millisecondsUp
       refresh(at: now, terms)
     } else {
       if marks.contains(.arrived) { last = UserRecord.nobody }
@@ -167,8 +171,8 @@ struct UserRecord: Equatable {
   /// The file has that place and stamp.
   mutating func wrote(_ member: UInt16, stamp: UInt32) {
     guard member == self.member else { return }
-    marks.remove(.unplaced)
-    if stamp == self.stamp || member == UserRecord.nobody { marks.remove(.unstamped) }
+    filed = stamp
+    marks.subtract([.unplaced, .unstamped])
   }
 }
 
@@ -176,8 +180,16 @@ struct UserRecord: Equatable {
 struct Moment: Equatable {
   /// Since 1970.
   let seconds: UInt32
-  /// Since the directory was made; begins anew after 49 days, which nothing here lasts.
+  /// Since the directory was made; begins anew after 49 days, and a difference is good for half of that.
   let milliseconds: UInt32
+  /// The same, a part of one counted as one: no pause is too short.
+  let millisecondsUp: UInt32
+
+  init(seconds: UInt32, nanoseconds: UInt64) {
+    self.seconds = seconds
+    milliseconds = UInt32(truncatingIfNeeded: nanoseconds / 1_000_000)
+    millisecondsUp = UInt32(truncatingIfNeeded: (nanoseconds + 999_999) / 1_000_000)
+  }
 }
 
 /// How long things are remembered.
@@ -197,10 +209,14 @@ struct DirectoryTerms: Equatable {
     self.hasFile = hasFile && settings.kind == .table
   }
 
-  /// A day: with it, a clock that begins anew can't be taken for one.
+  /// A day, of the 24 that a difference of milliseconds is good for.
   private static let longestPause: UInt32 = 86_400_000
 
-  /// The age in seconds at which the stamp of a user with sessions is written anew. With a round of the sweep, which
-  /// takes an eighth at most, it is never older than half the expiry.
+  /// The age in seconds at which the file's stamp of a user who has departed is written anew. After a kill, who has left is
+  /// remembered for seven eighths of the expiry at least.
+  var lag: UInt32 { expiry / 8 }
+
+  /// The age at which the file's stamp of a user with sessions is written anew. With a round of the sweep, which takes an
+  /// eighth at most, it is never older than half the expiry.
   var refresh: UInt32 { expiry / 8 * 3 }
 }

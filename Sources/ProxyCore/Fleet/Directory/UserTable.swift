@@ -1,4 +1,4 @@
-/// Holds what is remembered of users in little memory: no object and no pointer for a user, 24 bytes and the name.
+/// Holds what is remembered of users in little memory: no object and no pointer for a user, 28 bytes and the name.
 ///
 /// Slots found by the name's hash (open addressing, linear probing) hold positions in an array of records; the names lie
 /// in one array of bytes. A user who is removed leaves no hole: the last record takes the place, the slots behind close up,

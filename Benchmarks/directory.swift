@@ -1,0 +1,190 @@
+/// Measures a directory of users: memory, questions, loading, and users that are new. See `directory` beside it.
+
+import CLinux
+import Dispatch
+import Glibc
+import ProxyCore
+import Synchronization
+
+@main
+enum DirectoryBenchmark {
+  static func main() throws {
+    let users = CommandLine.arguments.dropFirst().first.flatMap { Int($0) } ?? 1_000_000
+    let rounds = CommandLine.arguments.dropFirst(2).first.flatMap { Int($0) } ?? 3
+    let folder = "/tmp/proxyd-directory-\(getpid())"
+    mkdir(folder, 0o700)
+    defer { for name in ["", "-wal"] { unlink(folder + "/state.db" + name) }; rmdir(folder) }
+    let path = folder + "/state.db"
+    try fill(path, users)
+    var table = Table()
+    for _ in 0..<rounds { try round(path, users, &table) }
+    for size in [2, 10, 100] { ring(size, &table) }
+    table.write()
+  }
+
+  /// Twenty bytes each.
+  static func name(_ number: Int) -> String {
+    let digits = String(number)
+    return "user" + String(repeating: "0", count: 8 - digits.utf8.count) + digits + "@example"
+  }
+
+  static func settings() -> AffinitySettings {
+    var settings = AffinitySettings()
+    settings.kind = .table
+    settings.expiry = 86_400_000_000_000
+    return settings
+  }
+
+  static let question = PlaceQuestion(preferred: "mail-1") { _ in true }
+
+  static func open(_ path: String) throws -> StateFile {
+    try StateFile(path) { news in print("the file says: \(news)") }
+  }
+
+  static func seconds(_ body: () throws -> Void) rethrows -> Double {
+    let began = DispatchTime.now().uptimeNanoseconds
+    try body()
+    return Double(DispatchTime.now().uptimeNanoseconds - began) / 1e9
+  }
+
+  static func cpu() -> Double {
+    var usage = rusage()
+    getrusage(__rusage_who_t(RUSAGE_SELF.rawValue), &usage)
+    func time(_ value: timeval) -> Double { Double(value.tv_sec) + Double(value.tv_usec) / 1e6 }
+    return time(usage.ru_utime) + time(usage.ru_stime)
+  }
+
+  /// Kilobytes of this process's own.
+  static func resident() -> Int {
+    guard let file = fopen("/proc/self/smaps_rollup", "r") else { return 0 }
+    defer { fclose(file) }
+    var line = [CChar](repeating: 0, count: 256)
+    while fgets(&line, 256, file) != nil {
+      let text = String(decoding: line.prefix { $0 != 0 }.map { UInt8(bitPattern: $0) }, as: UTF8.self)
+      if text.hasPrefix("Private_Dirty:") { return Int(text.split(separator: " ")[1]) ?? 0 }
+    }
+    return 0
+  }
+
+  /// A file with all users.
+  static func fill(_ path: String, _ users: Int) throws {
+    let file = try open(path)
+    let directory = try LocalDirectory(pool: "mail", settings(), file: file)
+    for number in 0..<users { directory.move(name(number), to: "mail-\(number % 20)") }
+    while directory.isUnwritten { usleep(100_000) }
+    file.close()
+  }
+
+  static func round(_ path: String, _ users: Int, _ table: inout Table) throws {
+    malloc_trim(0)
+    let before = resident()
+    let file = try open(path)
+    var made: LocalDirectory?
+    let loading = try seconds { made = try LocalDirectory(pool: "mail", settings(), file: file) }
+    guard let directory = made, directory.count == users else { fatalError("not all users are there") }
+    table.add("seconds to load \(users) users", loading)
+    table.add("bytes for a remembered user, of the table", Double(directory.memory) / Double(users))
+    malloc_trim(0)
+    table.add("bytes for a remembered user, of the process", Double(resident() - before) * 1_024 / Double(users))
+
+    // Known users, one after the other, in no order.
+    var generator = SystemRandomNumberGenerator()
+    let names = (0..<200_000).map { _ in name(Int.random(in: 0..<users, using: &generator)) }
+    var answered = 0
+    var asked = Set<String>()
+    let known = names.filter { asked.insert($0).inserted }
+    let questions = seconds {
+      for name in known where directory.locate(name, question, later: { _ in }) != nil { answered += 1 }
+    }
+    guard answered == known.count else { fatalError("a known user had to wait") }
+    table.add("us for a question about a known user", questions * 1e6 / Double(known.count))
+    let departures = seconds { for name in known { directory.depart(name, wasThere: true) } }
+    table.add("us for a departure", departures * 1e6 / Double(known.count))
+    // Stamps of all of them.
+    let before1 = cpu()
+    while directory.isUnwritten { usleep(1_000) }
+    table.add("CPU us to write a stamp", (cpu() - before1) * 1e6 / Double(known.count))
+
+    // New users, each in the file before the answer: as many at once as there are sessions, then one by one.
+    for waiting in [1, 64, 1_000] {
+      let count = waiting == 1 ? 5_000 : 100_000
+      let prefix = "new\(waiting)-"
+      let before2 = cpu()
+      let took = seconds { ask(directory, prefix, count, waiting) }
+      table.add("new users a second, \(waiting) at once", Double(count) / took)
+      table.add("CPU us for a new user, \(waiting) at once", (cpu() - before2) * 1e6 / Double(count))
+      for number in 0..<count { directory.depart(prefix + name(number), wasThere: true) }
+      for number in 0..<count { _ = directory.forget(prefix + name(number)) }
+    }
+
+    // The longest that anybody waits for a lock while everybody is looked at.
+    var entries = 0
+    let walk = seconds {
+      directory.forEach { portion in
+        entries += portion.count
+        return true
+      }
+    }
+    table.add("seconds to list all users", walk)
+    file.close()
+  }
+
+  static func ask(_ directory: LocalDirectory, _ prefix: String, _ count: Int, _ waiting: Int) {
+    let places = DispatchSemaphore(value: waiting)
+    let finished = DispatchSemaphore(value: 0)
+    let left = Atomic(count)
+    @Sendable func done() {
+      places.signal()
+      if left.subtract(1, ordering: .relaxed).newValue == 0 { finished.signal() }
+    }
+    for number in 0..<count {
+      places.wait()
+      if directory.locate(prefix + name(number), question, later: { _ in done() }) != nil { done() }
+    }
+    finished.wait()
+  }
+
+  static func ring(_ size: Int, _ table: inout Table) {
+    for form in RingForm.allCases {
+      let members = (0..<size).map {
+        RingMember(name: "mail-\($0)", address: "192.0.2.\($0 + 1)", weight: 100, index: $0)
+      }
+      var made: Ring?
+      let building = seconds { made = try? Ring(form: form, members: members) }
+      guard let ring = made else { fatalError("no ring") }
+      table.add("ms to make a ring (\(form.rawValue)), \(size) members", building * 1e3)
+      let names = (0..<100_000).map(name)
+      var sum = 0
+      let looking = seconds { for name in names { sum += ring.member(for: name) ?? 0 } }
+      guard sum > 0 else { fatalError("nobody") }
+      table.add("us on a ring (\(form.rawValue)), \(size) members", looking * 1e6 / Double(names.count))
+    }
+  }
+}
+
+/// Figures by their names, in the order they came.
+struct Table {
+  private var names: [String] = []
+  private var figures: [String: [Double]] = [:]
+
+  mutating func add(_ name: String, _ figure: Double) {
+    if figures[name] == nil { names.append(name) }
+    figures[name, default: []].append(figure)
+  }
+
+  func write() {
+    print("| median [min..max] | |\n|---|---|")
+    for name in names {
+      let sorted = (figures[name] ?? []).sorted()
+      guard let low = sorted.first, let high = sorted.last else { continue }
+      let median = sorted[sorted.count / 2]
+      print("| \(name) | \(text(median))" + (sorted.count > 1 ? " [\(text(low))..\(text(high))] |" : " |"))
+    }
+  }
+
+  private func text(_ figure: Double) -> String {
+    if figure >= 1_000 { return String(Int(figure.rounded())) }
+    let tenths = (figure * (figure < 10 ? 100 : 10)).rounded() / (figure < 10 ? 100 : 10)
+    return "\(tenths)"
+  }
+}
