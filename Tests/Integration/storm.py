@@ -18,7 +18,7 @@ from harness import fields
 
 ANSWER = 12  # seconds for the answer to a login: the wait for a place, and three members that fail one after the other
 ECHO = 12  # seconds for an answer in the relay; no member is frozen for so long
-RATE = 150  # visits a second
+RATE = 200  # visits a second
 MOST = 300  # visits at once
 HARM = ("kill", "freeze", "greet", "refuse")  # what members suffer
 EMPTYING = ("remove", "maint", "move")  # what has users moved
@@ -167,6 +167,7 @@ class Storm:
         async with asyncio.TaskGroup() as group:
             group.create_task(self.harm())
             group.create_task(self.change())
+            group.create_task(self.bother())
             while time.monotonic() < self.end:
                 await asyncio.sleep(self.random.expovariate(RATE))
                 if len(running) < MOST:
@@ -212,7 +213,7 @@ class Storm:
     # What operators do.
 
     async def change(self):
-        ways = [self.reweigh, self.remove, self.drain, self.maintain, self.move, self.move, self.kick, self.kick]
+        ways = [self.reweigh, self.remove, self.drain, self.maintain]
         restarts = [self.end - self.seconds * share for share in (2 / 3, 1 / 3)]
         if self.seconds > 60:
             restarts = [self.end - second for second in range(int(self.seconds), 10, -20)]
@@ -223,6 +224,13 @@ class Storm:
                 await self.restart()
             else:
                 await self.random.choice(ways)()
+
+    async def bother(self):
+        """Users are moved and kicked. proxyd may be away at the moment, or the member just taken out."""
+        while time.monotonic() < self.end - 2:
+            await asyncio.sleep(self.random.uniform(0.02, 0.2))
+            with contextlib.suppress(OSError, AssertionError):
+                await self.random.choice((self.move, self.kick))()
 
     async def restart(self):
         with self.event("restart"):
