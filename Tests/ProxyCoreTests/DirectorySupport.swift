@@ -114,6 +114,17 @@ extension LocalDirectory {
     locate(user, question) { Issue.record("an answer nobody waits for: \($0)") }
   }
 
+  /// What it holds of a user.
+  func record(_ user: String) -> UserRecord? {
+    let key = UserKey(user)
+    return shards[key.shard].state.withLock { $0.record(key) }
+  }
+
+  /// Changes something behind its back.
+  func change(_ key: UserKey, _ body: (inout DirectoryShard) -> Void) {
+    shards[key.shard].state.withLock { body(&$0) }
+  }
+
   /// All it knows, by user.
   var all: [String: DirectoryEntry] {
     var found: [String: DirectoryEntry] = [:]
