@@ -615,7 +615,7 @@ class Traces(ControlTest):
             self.until(process, " end "), r" login imap from 127\.0\.0\.1:\d+, command, no TLS, user \"alice\"$",
             r" lookup default: the pool mail$", r" place [ab] of mail, as alice$", r" connect 127\.0\.0\.1:\d+$",
             r" backend \* OK \[CAPABILITY ", r" proxyd L LOGIN \(\d+ bytes hidden\)$", r" backend L OK done$", r" verdict accepted$",
-            r" end backend-closed, relaying$")
+            r" end (backend|client)-closed, relaying$")
         self.running.wait_session(session=name)
 
     def test_every_way_to_log_in(self):
