@@ -207,6 +207,7 @@ class Listener:
             for _ in range(100):
                 connection, _ = self.socket.accept()
                 connection.setblocking(False)
+                connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 Dialogue(self.member, self.protocol, connection)
 
     def close(self):

@@ -18,7 +18,7 @@ from harness import fields
 
 ANSWER = 12  # seconds for the answer to a login: the wait for a place, and three members that fail one after the other
 ECHO = 12  # seconds for an answer in the relay; no member is frozen for so long
-RATE = 150  # visits a second
+RATE = 200  # visits a second
 MOST = 300  # visits at once
 HARM = ("kill", "freeze", "greet", "refuse")  # what members suffer
 EMPTYING = ("remove", "maint", "move")  # what has users moved
@@ -160,12 +160,14 @@ class Storm:
             event.end = time.monotonic()
 
     async def storm(self):
-        self.end = time.monotonic() + self.seconds
+        self.began = time.monotonic()
+        self.end = self.began + self.seconds
         ending = asyncio.Event()
         running = set()
         async with asyncio.TaskGroup() as group:
             group.create_task(self.harm())
             group.create_task(self.change())
+            group.create_task(self.bother())
             while time.monotonic() < self.end:
                 await asyncio.sleep(self.random.expovariate(RATE))
                 if len(running) < MOST:
@@ -211,7 +213,7 @@ class Storm:
     # What operators do.
 
     async def change(self):
-        ways = [self.reweigh, self.remove, self.drain, self.maintain, self.move, self.move, self.kick, self.kick]
+        ways = [self.reweigh, self.remove, self.drain, self.maintain]
         restarts = [self.end - self.seconds * share for share in (2 / 3, 1 / 3)]
         if self.seconds > 60:
             restarts = [self.end - second for second in range(int(self.seconds), 10, -20)]
@@ -222,6 +224,13 @@ class Storm:
                 await self.restart()
             else:
                 await self.random.choice(ways)()
+
+    async def bother(self):
+        """Users are moved and kicked. proxyd may be away at the moment, or the member just taken out."""
+        while time.monotonic() < self.end - 2:
+            await asyncio.sleep(self.random.uniform(0.02, 0.2))
+            with contextlib.suppress(OSError, AssertionError):
+                await self.random.choice((self.move, self.kick))()
 
     async def restart(self):
         with self.event("restart"):
@@ -284,15 +293,16 @@ class Storm:
         for line in self.test.proxyd.log_path.read_text(errors="replace").splitlines():
             if "event=session " in line:
                 entry = fields(line)
-                self.ends[entry.get("peer"), entry.get("login")].append(entry)
+                self.ends[entry["peer"], entry.get("login"), entry["protocol"]].append(entry)
             elif "event=login-failed " in line:
                 entry = fields(line)
-                self.failures[entry.get("peer"), entry.get("login")].append(entry)
+                self.failures[entry["peer"], entry.get("login"), entry["protocol"]].append(entry)
         for visit in self.visits:
             why = self.complaint(visit, records.get(visit.password))
             if why:
                 found.append(f"{visit.user} by {visit.protocol} with {visit.password} from {visit.peer}, "
-                             f"{visit.outcome} {visit.answer!r}, {visit.echoes} echoes, {visit.last}: {why}")
+                             f"{visit.outcome} {visit.answer!r}, {visit.echoes} echoes, {visit.last}, from "
+                             f"{visit.began - self.began:.3f} to {visit.ended - self.began:.3f} s: {why}")
         return found
 
     def complaint(self, visit, record):
@@ -316,10 +326,13 @@ class Storm:
             # Its answer went down with it.
             if self.happened(("kill",), record.member, record.begin, visit.answered):
                 return self.cause("refused: killed when it had let the login in")
+            # Its answer came when it was given up.
+            if self.happened(("freeze", "greet"), record.member, visit.began, record.begin):
+                return self.cause("refused: let in too late")
             return f"refused, and {record.member} had let it in"
-        entries = self.failures[visit.peer, visit.user]
+        entries = self.failures[visit.peer, visit.user, visit.protocol]
         if not entries:
-            return "refused, and the log does not tell"
+            return self.unlogged(visit, "refused")
         failure, member = entries[-1]["failure"], entries[-1].get("backend")
         if failure.startswith("backend-") or failure == "connect-timeout":
             isKnown = self.happened(HARM, member, visit.began - 1, visit.answered)
@@ -331,11 +344,12 @@ class Storm:
 
     def end_of(self, visit):
         """A connection that the server ended."""
-        entries = self.ends[visit.peer, visit.user]
+        entries = self.ends[visit.peer, visit.user, visit.protocol]
         if not entries:
-            return "ended, and the log does not tell"
+            return self.unlogged(visit, "ended")
         end, member = entries[-1]["end"], entries[-1].get("backend")
-        if end in ("backend-closed", "backend-error"):
+        if end in ("backend-closed", "backend-error", "client-closed", "client-error"):
+            # A backend's reset may be met by what the client says, and then the client is the next to close.
             isKnown = self.happened(("kill",), member, visit.began, visit.ended)
         elif end == "backend-lost":
             isKnown = self.happened(HARM, member, 0, visit.ended)
@@ -344,6 +358,12 @@ class Storm:
         else:
             isKnown = end == "kicked" and self.happened(("kick",), visit.user, visit.began, visit.ended)
         return self.cause(f"ended: {end}") if isKnown else f"ended for nothing: {entries[-1]}"
+
+    def unlogged(self, visit, word):
+        # Lines are written by a thread of their own, and the last ones go with their process.
+        if self.happened(("restart",), None, visit.ended, visit.ended + 1):
+            return self.cause(f"{word}: shortly before a restart")
+        return f"{word}, and the log does not tell"
 
     def cause(self, words):
         self.causes[words] += 1
