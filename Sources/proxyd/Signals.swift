@@ -32,10 +32,14 @@ struct Signals {
   private static func source(
     _ number: Int32, _ queue: DispatchQueue, _ body: @escaping @Sendable () -> Void
   ) -> any DispatchSourceSignal {
-    signal(number, SIG_IGN)
     let source = DispatchSource.makeSignalSource(signal: number, queue: queue)
     source.setEventHandler { @Sendable in body() }
+    // Dispatch catches the signal some time after this: until then it does what it does without us. Ignored, a stop that
+    // was asked for just then would be lost.
+    let isCaught = DispatchSemaphore(value: 0)
+    source.setRegistrationHandler { @Sendable in isCaught.signal() }
     source.activate()
+    isCaught.wait()
     return source
   }
 }

@@ -615,7 +615,7 @@ class Traces(ControlTest):
             self.until(process, " end "), r" login imap from 127\.0\.0\.1:\d+, command, no TLS, user \"alice\"$",
             r" lookup default: the pool mail$", r" place [ab] of mail, as alice$", r" connect 127\.0\.0\.1:\d+$",
             r" backend \* OK \[CAPABILITY ", r" proxyd L LOGIN \(\d+ bytes hidden\)$", r" backend L OK done$", r" verdict accepted$",
-            r" end backend-closed, relaying$")
+            r" end (backend|client)-closed, relaying$")
         self.running.wait_session(session=name)
 
     def test_every_way_to_log_in(self):
@@ -691,6 +691,7 @@ class Screen:
         self.alternate = False
         self.cursor_shown = True
         self.overflows = []
+        self.frames = 0
         self.pending = b""
 
     def resize(self, width, height):
@@ -734,6 +735,7 @@ class Screen:
             self.cursor_shown = final == "h"
         elif final == "H":
             self.row = self.column = 0
+            self.frames += 1
         elif final == "K":
             self.cells[self.row][self.column:] = [" "] * (self.width - self.column)
         elif final == "J":
@@ -865,9 +867,20 @@ class Top(ControlTest):
         for width, height in ((40, 8), (200, 50), (20, 4), (9, 3), (100, 24)):
             self.resize(width, height)
             os.kill(self.process.pid, signal.SIGWINCH)
+            # What was drawn for the size before is on its way still; a key has it drawn once more.
+            self.frame()
+            self.screen.overflows.clear()
+            self.frame()
             self.see("^q qui" if width < 40 else "^q quit")
             wait_for("the last line", lambda: (self.read(), self.screen.lines()[-1].startswith("q qui"))[1])
-        self.assertEqual(self.screen.overflows, [])
+            self.assertEqual(self.screen.overflows, [])
+
+    def frame(self):
+        """Waits until all is drawn that was drawn before a key was pressed, and one time more."""
+        for _ in range(2):
+            before = self.screen.frames
+            self.press("\x1b[B")
+            wait_for("a frame", lambda: (self.read(), self.screen.frames > before)[1])
 
     def test_signals(self):
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGABRT, signal.SIGSEGV, signal.SIGILL):
