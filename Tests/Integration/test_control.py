@@ -433,6 +433,7 @@ class Commands(ControlTest):
             self.assertTrue(gone.closed())
         self.assertEqual(self.run_command("kick", "--user", "bob"), "0 sessions ended\n")
         self.running.wait_session(login="alice", end="kicked", session=name)
+        self.running.wait_log("command=kick", 3)
         self.assertRegex(self.running.log(), rf"event=control command=kick session={name} uid=0 pid=\d+ result=1\n")
         self.run_command("kick", code=64)
 
@@ -853,7 +854,7 @@ class Top(ControlTest):
         self.press("x")
         self.press("\x03")
         self.expect_given_back(0)
-        self.assertIn("command=kick", self.running.log())
+        self.running.wait_log("command=kick")
 
     def test_the_window_changes(self):
         for number in range(30):

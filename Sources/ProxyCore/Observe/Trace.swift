@@ -85,6 +85,14 @@ package final class Trace: Sendable {
 
   fileprivate func wants(_ name: [UInt8]) -> Bool { pattern.matches(name) }
 
+  /// Nobody looks any more: sessions that know of it still tell it nothing.
+  fileprivate func close() {
+    state.withLock { state in
+      state.left = 0
+      state.waiting = []
+    }
+  }
+
   /// Takes an event, if the bounds allow.
   fileprivate func put(_ event: TraceEvent) {
     let second = Clock.monotonic.now / 1_000_000_000
@@ -143,6 +151,7 @@ package final class Traces: Sendable {
 
   /// Nobody looks there any more.
   package func end(_ trace: Trace) {
+    trace.close()
     traces.withLock { traces in
       traces.removeAll { $0 === trace }
       count.store(traces.count, ordering: .relaxed)

@@ -199,10 +199,13 @@ enum AffinityFile {
   static func portions(_ entries: [ControlEntry]) -> [[ControlEntry]] {
     var portions: [[ControlEntry]] = []
     var size = 0
+    // In JSON a byte may become six, and no fewer than it was.
+    func length(_ text: String) -> Int {
+      text.utf8.reduce(0) { $0 + ($1 < 0x20 || $1 == 0x22 || $1 == 0x5C || $1 >= 0x7F ? 6 : 1) }
+    }
     for entry in entries {
-      // In JSON a byte may become six.
-      let more = 6 * (entry.user.utf8.count + entry.backend.utf8.count) + 32
-      if portions.isEmpty || size + more > ControlRequest.longestLine / 2 {
+      let more = length(entry.user) + length(entry.backend) + 32
+      if portions.isEmpty || size + more > ControlRequest.longestLine - 1_000 {
         portions.append([])
         size = 0
       }

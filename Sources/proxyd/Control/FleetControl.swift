@@ -145,9 +145,12 @@ struct FleetControl: FleetActions {
   func load(_ entries: [ControlEntry], pool: String?) throws(ControlProblem) -> Int {
     // All are looked at before the first is taken: none or all.
     var moves: [(pool: Pool, user: String, backend: String)] = []
+    var known: [String: Pool] = [:]
     for entry in entries {
-      let pool = try self.pool(pool, with: entry.backend)
-      moves.append((pool, key(entry.user, pool), entry.backend))
+      let place: Pool
+      if let one = known[entry.backend] { place = one } else { place = try self.pool(pool, with: entry.backend) }
+      known[entry.backend] = place
+      moves.append((place, key(entry.user, place), entry.backend))
     }
     for move in moves { _ = move.pool.move(move.user, to: move.backend) }
     return moves.count

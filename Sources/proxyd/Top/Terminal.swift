@@ -2,77 +2,64 @@
 ///
 /// SAFETY: what the C library fills in is a structure of ours, lent for the time of a call.
 
-internal import Dispatch
 internal import Glibc
 internal import ProxyCore
 
-final class Terminal {
+struct Terminal {
   /// How the terminal was before; read once, before anything is changed. Nil if there is none.
   private static let before: termios? = {
     var settings = termios()
     return unsafe tcgetattr(STDIN_FILENO, &settings) == 0 ? settings : nil
   }()
 
+  /// Set once a signal has come that changes what is to be drawn.
+  private static let wake = EventFlag()
+
   /// The other screen, without a cursor; and back.
   private static let begin: StaticString = "\u{1B}[?1049h\u{1B}[?25l\u{1B}[2J"
   private static let end: StaticString = "\u{1B}[0m\u{1B}[?25h\u{1B}[?1049l"
 
-  /// Readable once a signal has come that changes what is to be drawn.
-  private let wake: EventFlag
-  private let signals: [any DispatchSourceSignal]
-
   /// Takes the terminal over; nil if input or output is none.
   init?() {
-    guard isatty(STDIN_FILENO) == 1, isatty(STDOUT_FILENO) == 1, Terminal.before != nil, let wake = EventFlag() else {
+    guard isatty(STDIN_FILENO) == 1, isatty(STDOUT_FILENO) == 1, Terminal.before != nil, Terminal.wake != nil else {
       return nil
     }
-    self.wake = wake
-    let queue = DispatchQueue(label: "proxyd.terminal")
-    func source(_ number: Int32, _ body: @escaping @Sendable () -> Void) -> any DispatchSourceSignal {
-      signal(number, SIG_IGN)
-      let source = DispatchSource.makeSignalSource(signal: number, queue: queue)
-      source.setEventHandler { @Sendable in body() }
-      source.activate()
-      return source
-    }
-    var signals = [SIGINT, SIGTERM, SIGHUP, SIGQUIT].map { number in
-      source(number) {
-        Terminal.leave()
-        // As if nobody had caught it: whoever waits for us learns of it.
-        signal(number, SIG_DFL)
-        kill(getpid(), number)
-      }
-    }
-    signals.append(source(SIGWINCH) { wake.set() })
-    signals.append(source(SIGTSTP) { Terminal.suspend() })
-    signals.append(
-      source(SIGCONT) {
-        Terminal.enter()
-        wake.set()
-      })
-    self.signals = signals
-    // A mistake of ours ends the process where it stands: the terminal is given back all the same. Only what is allowed
-    // in a signal's handler is called (signal-safety(7)).
-    for number in [SIGILL, SIGTRAP, SIGSEGV, SIGBUS, SIGFPE, SIGABRT] {
+    Terminal.catchSignals()
+    Terminal.enter()
+  }
+
+  /// What ends the process where it stands, a mistake of ours among it: the terminal is given back all the same.
+  private static let deadly = [SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGILL, SIGTRAP, SIGSEGV, SIGBUS, SIGFPE, SIGABRT]
+
+  /// Handlers and no sources of Dispatch's: those are not there yet when they are made, and a signal in between is lost.
+  /// Only what is allowed in a handler is called (signal-safety(7)).
+  private static func catchSignals() {
+    for number in deadly {
       signal(number) { number in
         Terminal.leave()
+        // As if nobody had caught it: whoever waits for us learns of it. It is pending until the handler returns.
         signal(number, SIG_DFL)
         raise(number)
       }
     }
-    Terminal.enter()
+    signal(SIGTSTP) { _ in Terminal.suspend() }
+    signal(SIGCONT) { _ in
+      Terminal.enter()
+      Terminal.wake?.set()
+    }
+    signal(SIGWINCH) { _ in Terminal.wake?.set() }
   }
 
   /// Gives it back.
   func leave() {
-    for source in signals { source.cancel() }
+    for number in Terminal.deadly + [SIGTSTP, SIGCONT, SIGWINCH] { signal(number, SIG_DFL) }
     Terminal.leave()
   }
 
   /// Gives it back until the program is continued.
   static func suspend() {
     leave()
-    kill(getpid(), SIGSTOP)
+    raise(SIGSTOP)
   }
 
   private static func enter() {
@@ -118,9 +105,9 @@ final class Terminal {
   /// What the keys say, after at most that time in milliseconds; nothing if none was pressed or the size has changed. Nil
   /// if there is no terminal any more.
   func keys(within milliseconds: Int) -> [UInt8]? {
-    switch wake.wait(orReadable: STDIN_FILENO, milliseconds: milliseconds) {
-    case .set, .late: return []
-    case .readable: break
+    switch Terminal.wake?.wait(orReadable: STDIN_FILENO, milliseconds: milliseconds) {
+    case .set?, .late?, nil: return []
+    case .readable?: break
     }
     var buffer = [UInt8](repeating: 0, count: 256)
     let count = unsafe read(STDIN_FILENO, &buffer, buffer.count)
