@@ -7,6 +7,7 @@ import base64
 import collections
 import contextlib
 import dataclasses
+import datetime
 import random
 import signal
 import socket
@@ -330,24 +331,24 @@ class Storm:
             if self.happened(("freeze", "greet"), record.member, visit.began, record.begin):
                 return self.cause("refused: let in too late")
             return f"refused, and {record.member} had let it in"
-        entries = self.failures[visit.peer, visit.user, visit.protocol]
-        if not entries:
+        entry = self.nearest(self.failures[visit.peer, visit.user, visit.protocol], visit.answered)
+        if not entry:
             return self.unlogged(visit, "refused")
-        failure, member = entries[-1]["failure"], entries[-1].get("backend")
+        failure, member = entry["failure"], entry.get("backend")
         if failure.startswith("backend-") or failure == "connect-timeout":
             isKnown = self.happened(HARM, member, visit.began - 1, visit.answered)
         elif failure == "refused-by-backend":
             isKnown = self.happened(("refuse",), member, visit.began, visit.answered)
         else:
             isKnown = failure == "moving" and self.happened((*HARM, *EMPTYING), None, 0, visit.answered)
-        return self.cause(f"refused: {failure}") if isKnown else f"refused for nothing: {entries[-1]}"
+        return self.cause(f"refused: {failure}") if isKnown else f"refused for nothing: {entry}"
 
     def end_of(self, visit):
         """A connection that the server ended."""
-        entries = self.ends[visit.peer, visit.user, visit.protocol]
-        if not entries:
+        entry = self.nearest(self.ends[visit.peer, visit.user, visit.protocol], visit.ended)
+        if not entry:
             return self.unlogged(visit, "ended")
-        end, member = entries[-1]["end"], entries[-1].get("backend")
+        end, member = entry["end"], entry.get("backend")
         if end in ("backend-closed", "backend-error", "client-closed", "client-error"):
             # A backend's reset may be met by what the client says, and then the client is the next to close.
             isKnown = self.happened(("kill",), member, visit.began, visit.ended)
@@ -357,7 +358,17 @@ class Storm:
             isKnown = self.happened(EMPTYING, None, 0, visit.ended)
         else:
             isKnown = end == "kicked" and self.happened(("kick",), visit.user, visit.began, visit.ended)
-        return self.cause(f"ended: {end}") if isKnown else f"ended for nothing: {entries[-1]}"
+        return self.cause(f"ended: {end}") if isKnown else f"ended for nothing: {entry}"
+
+    @staticmethod
+    def nearest(entries, moment):
+        """The entry of about that moment: in a long run ports are used again."""
+        wall = time.time() - time.monotonic() + moment
+
+        def distance(entry):
+            return abs(datetime.datetime.fromisoformat(entry["time"]).timestamp() - wall)
+        found = min(entries, key=distance, default=None)
+        return found if found and distance(found) < 3 else None
 
     def unlogged(self, visit, word):
         # Lines are written by a thread of their own, and the last ones go with their process.
