@@ -3,8 +3,12 @@
 
 import Foundation
 import Glibc
-import Synchronization
 import Testing
+
+// In a build for ThreadSanitizer ProxyCore has a Mutex of its own.
+#if !PROXYD_TSAN
+  import struct Synchronization.Mutex
+#endif
 
 @testable import Protocols
 @testable import ProxyCore
