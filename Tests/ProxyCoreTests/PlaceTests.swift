@@ -242,6 +242,32 @@ struct PlaceTests {
     for peer in clients + backends { peer.close() }
   }
 
+  /// A pool that leaves the configuration and comes back knows who is there: a user's next session goes to the same member.
+  @Test func aPoolThatComesBackKnowsItsUsers() throws {
+    let servers = ["a": TestServer(), "b": TestServer()]
+    let all = settings(servers)
+    let stage = try LoopStage(all)
+    let first = try #require(stage.house.fleet.pool("mail")?.home(of: "alice"))
+    let client = logIn(stage)
+    let backend = welcome(try #require(servers[first]))
+    _ = client.hear("a OK in\r\n")
+    var none = all
+    none.pools = [:]
+    stage.house.fleet.adopt(try FleetPlan(none, RoutePlan(all).backends))
+    #expect(stage.house.fleet.pool("mail") == nil)
+    var back = all
+    for index in back.pools["mail"]!.members.indices where back.pools["mail"]!.members[index].backend == first {
+      back.pools["mail"]!.members[index].weight = 0
+    }
+    stage.house.fleet.adopt(try FleetPlan(back, RoutePlan(back).backends))
+    #expect(stage.house.fleet.pool("mail")?.home(of: "alice") != first)
+    let other = logIn(stage)
+    let beside = welcome(try #require(servers[first]))
+    _ = other.hear("a OK in\r\n")
+    #expect(stage.house.fleet.pool("mail")?.sessions == 2)
+    for peer in [client, backend, other, beside] { peer.close() }
+  }
+
   /// More logins than a member takes at once wait in line, and get in.
   @Test func loginsStandInLine() throws {
     let server = TestServer()

@@ -16,6 +16,8 @@ package final class Fleet: Sendable {
   private struct State {
     var standings: [String: BackendStanding] = [:]
     var pools: [String: Pool] = [:]
+    /// Pools that are gone from the configuration. One that comes back finds its users where they are.
+    var retired: [String: Pool] = [:]
     /// The members' gates, by pool and backend: who is inside stays counted over a reload.
     var gates: [String: LoginGate] = [:]
     var plan: FleetPlan?
@@ -153,12 +155,18 @@ package final class Fleet: Sendable {
       // Who has sessions there still holds the standing.
       for name in state.standings.keys where plan.backends[name] == nil { state.standings[name] = nil }
       for (name, settings) in plan.pools where state.pools[name] == nil {
+        if let known = state.retired.removeValue(forKey: name) {
+          state.pools[name] = known
+          continue
+        }
         guard let first = build(name, settings, &state) else { continue }
         state.pools[name] = Pool(
           name, first, state.played ?? directory(name, settings, state.file), clock: clock, kick: callbacks.kick,
           wake: callbacks.wake)
       }
-      for name in state.pools.keys where plan.pools[name] == nil { state.pools[name] = nil }
+      for name in state.pools.keys where plan.pools[name] == nil {
+        state.retired[name] = state.pools.removeValue(forKey: name)
+      }
       return plan.pools.compactMap { name, settings in state.pools[name].map { ($0, settings) } }
     }
     for (pool, settings) in pools { adopt(settings, pool) }
