@@ -229,6 +229,37 @@ struct LocalDirectoryTests {
     #expect(recalls.value == [])
   }
 
+  /// What was dumped is loaded: with the time that was left, and without being anybody's choice.
+  @Test func whatAnotherKnew() throws {
+    let directory = try directory(affinity(.table, expiry: 100, rebalance: 3_600))
+    #expect(directory.adopt(DirectoryEntry(user: "alice", member: "a", expires: played.wall + 30)))
+    #expect(directory.adopt(DirectoryEntry(user: "bob", member: "a", expires: nil)))
+    #expect(directory.adopt(DirectoryEntry(user: "carol", member: "a", expires: .max)))
+    #expect(!directory.adopt(DirectoryEntry(user: "dave", member: "a", expires: played.wall)))
+    #expect(!directory.adopt(DirectoryEntry(user: "dave", member: "a", expires: 0)))
+    #expect(
+      directory.all == [
+        "alice": DirectoryEntry(user: "alice", member: "a", expires: played.wall + 30),
+        "bob": DirectoryEntry(user: "bob", member: "a", expires: played.wall + 100),
+        "carol": DirectoryEntry(user: "carol", member: "a", expires: played.wall + 100),
+      ])
+    let recalls = recalls(directory)
+    #expect(directory.placeNow("erin", .to("a")) == .at("a"))
+    #expect(directory.adopt(DirectoryEntry(user: "erin", member: "b", expires: played.wall + 10)))
+    #expect(recalls.value == ["erin"])
+    directory.depart("erin", wasThere: true)
+    #expect(directory.lookup("erin") == DirectoryEntry(user: "erin", member: "b", expires: played.wall + 100))
+    played.advance(seconds: 30)
+    #expect(directory.lookup("alice") == nil)
+    directory.onRebalance { _ in "c" }
+    played.advance(seconds: 10)
+    #expect(directory.lookup("bob")?.member == "c")
+    let hashed = try self.directory(affinity(.hash, expiry: 100))
+    #expect(hashed.adopt(DirectoryEntry(user: "alice", member: "a", expires: nil)))
+    played.advance(seconds: 50)
+    #expect(hashed.lookup("alice")?.member == "a")
+  }
+
   @Test func forgetting() throws {
     let directory = try directory(affinity(.table))
     let recalls = recalls(directory)

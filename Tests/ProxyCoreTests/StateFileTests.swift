@@ -133,12 +133,34 @@ struct StateFileTests {
     } catch { #expect(error.problem == "it can't be made: No such file or directory") }
   }
 
-  /// Root may write everywhere, so the test takes a file system that nobody may write to, if it is allowed to have one.
+  /// What somebody may not write.
   @Test func oneThatCannotBeWritten() throws {
     try StateFile(path) { _ in }.close()
-    chmod(path, 0o400)
-    defer { chmod(path, 0o600) }
-    if geteuid() != 0 { expectRefused("it can't be written") }
+    chmod(path, 0o444)
+    let before = bytes(path)
+    // A thread may be somebody else to the file system. (Root may write everywhere.)
+    let finished = DispatchSemaphore(value: 0)
+    let problems = Shared<[String]>([])
+    let files = [path, folder.file("new.db")]
+    Thread.detachNewThread {
+      typealias Become = @convention(c) (uid_t) -> Int32
+      let become = unsafeBitCast(dlsym(nil, "setfsuid"), to: Become.self)
+      if geteuid() == 0 { _ = become(65_534) }
+      for file in files {
+        do throws(StateFileError) { try StateFile(file) { _ in }.close() } catch {
+          problems.withLock { $0.append(error.problem) }
+        }
+      }
+      finished.signal()
+    }
+    finished.wait()
+    if geteuid() == 0 {
+      #expect(problems.value == ["it can't be written", "it can't be made: Permission denied"])
+    } else {
+      #expect(problems.value == ["it can't be written"])
+    }
+    #expect(bytes(path) == before)
+    chmod(path, 0o600)
   }
 
   @Test func twoCannotHaveIt() throws {

@@ -118,6 +118,16 @@ struct DirectoryShard {
     } ?? []
   }
 
+  /// Somebody knows of a user from elsewhere: a place that is no operator's choice, and in use until `stamp`.
+  mutating func adopt(_ user: UserKey, to member: UInt16, stamp: UInt32, at now: Moment) -> Errand {
+    let errand = move(user, to: member, at: now)
+    guard let position = find(user) else { return errand }
+    // Where nothing else is remembered it has to be a choice.
+    if terms.kind == .table { table[position].marks.remove(.moved) }
+    if table[position].marks.isDisjoint(with: [.here, .awaited]) { table[position].stamp = min(stamp, now.seconds) }
+    return errand
+  }
+
   /// Moves a user whose place is still `member`.
   mutating func move(_ user: UserKey, from member: UInt16, to target: UInt16, at now: Moment) -> Errand? {
     guard let position = find(user), table[position].member == member else { return nil }

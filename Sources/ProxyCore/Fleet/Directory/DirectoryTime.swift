@@ -5,13 +5,14 @@ internal import Glibc
 
 package struct DirectoryTime: Sendable {
   /// Nanoseconds since some moment; never goes back.
-  let now: @Sendable () -> UInt64
+  package let now: @Sendable () -> UInt64
   /// Seconds since 1970, which is what the next process can compare with.
-  let wall: @Sendable () -> Int
+  package let wall: @Sendable () -> Int
   /// Calls once, so many nanoseconds from now, on a thread where nothing waits.
-  let after: @Sendable (UInt64, @escaping @Sendable () -> Void) -> Void
+  package let after: @Sendable (UInt64, @escaping @Sendable () -> Void) -> Void
 
-  init(
+  /// Times of its parts.
+  package init(
     now: @escaping @Sendable () -> UInt64, wall: @escaping @Sendable () -> Int,
     after: @escaping @Sendable (UInt64, @escaping @Sendable () -> Void) -> Void
   ) {

@@ -166,6 +166,22 @@ package final class LocalDirectory: UserDirectory {
     arm()
   }
 
+  /// Takes over what another directory knew, as `affinity load` does. False if it is too old.
+  package func adopt(_ entry: DirectoryEntry) -> Bool {
+    guard entry.user.utf8.count <= UserTable.longestName, let number = names.number(entry.member) else { return false }
+    let now = moment
+    let key = UserKey(entry.user)
+    let errand = shards[key.shard].state.withLock { state -> DirectoryShard.Errand? in
+      let stamp = entry.expires.map { max(0, $0) - Int(state.terms.expiry) } ?? Int(now.seconds)
+      guard stamp > Int(now.seconds) - Int(state.terms.expiry) else { return nil }
+      return state.adopt(key, to: number, stamp: UInt32(clamping: stamp), at: now)
+    }
+    guard let errand else { return false }
+    run(errand, entry.user)
+    arm()
+    return true
+  }
+
   /// Forgets a user; false if the user is not known.
   package func forget(_ user: String) -> Bool {
     let key = UserKey(user)
