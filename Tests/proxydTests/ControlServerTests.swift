@@ -4,12 +4,8 @@ import Foundation
 import Glibc
 import Logging
 import ProxyCore
+import Synchronization
 import Testing
-
-// In a build for ThreadSanitizer ProxyCore has a Mutex of its own.
-#if !PROXYD_TSAN
-  import struct Synchronization.Mutex
-#endif
 
 @testable import proxyd
 
