@@ -164,6 +164,16 @@ package struct BackendAnswer: Equatable, Sendable {
     }
   }
 
+  /// Whether the code says that the server is not well. A mailbox in use and a bound that is reached are the user's own
+  /// affair, and say nothing about others.
+  package var blamesServer: Bool {
+    switch codeName {
+    // RFC 5530, RFC 3206, RFC 5804.
+    case "unavailable", "sys/temp", "serverbug", "trylater": true
+    default: false
+    }
+  }
+
   /// Code and text as the backend had them, for the log.
   package var words: String {
     let code = code.isEmpty ? [] : [.ascii("[")] + code + [.ascii("]"), .space]

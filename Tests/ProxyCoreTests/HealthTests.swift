@@ -185,9 +185,9 @@ struct HealthTests {
     let standing = BackendStanding("a", HealthTests.settings())
     standing.agent(AgentReport(.drain, share: 25))
     #expect(standing.snapshot(at: 0).admin == .drain && standing.snapshot(at: 0).share == 25)
-    standing.adopt(HealthTests.settings())
+    #expect(standing.adopt(HealthTests.settings(), at: 0) == nil)
     #expect(standing.snapshot(at: 0).admin == .drain)
-    standing.adopt(HealthSettings())
+    #expect(standing.adopt(HealthSettings(), at: 0) == nil)
     #expect(standing.snapshot(at: 0).admin == .ready && standing.snapshot(at: 0).share == 100)
   }
 

@@ -9,4 +9,12 @@ package enum AdminState: String, Equatable, Sendable, CaseIterable {
   case maintenance = "maint"
   /// As maintenance, and it is not probed: to be taken out of the configuration.
   case removed
+
+  /// Whether anybody may be there.
+  var takesPart: Bool {
+    switch self {
+    case .ready, .drain: true
+    case .maintenance, .removed: false
+    }
+  }
 }

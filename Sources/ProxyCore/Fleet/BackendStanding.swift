@@ -70,15 +70,16 @@ package final class BackendStanding: Sendable {
   /// and what is learned next of a login is taken for its outcome.
   func mayTry(at now: UInt64) -> Bool { state.withLock { $0.health.mayTry(at: now) } }
 
-  /// A new configuration. What an agent told that is asked no more is forgotten.
-  func adopt(_ settings: HealthSettings) {
+  /// A new configuration. What an agent told that is asked no more is forgotten. Returns what that changes of its health.
+  func adopt(_ settings: HealthSettings, at now: UInt64) -> HealthChange? {
     state.withLock { state in
-      state.health.settings = settings
-      guard settings.agent == nil else { return }
-      state.agent = .ready
-      state.agentShare = 100
-      state.agentWeight = nil
-      state.agentSessions = nil
+      if settings.agent == nil {
+        state.agent = .ready
+        state.agentShare = 100
+        state.agentWeight = nil
+        state.agentSessions = nil
+      }
+      return state.health.adopt(settings, at: now)
     }
   }
 

@@ -10,20 +10,30 @@ package final class Fleet: Sendable {
   private let state = Mutex(State())
   private let callbacks = Mutex(Callbacks())
   private let evictions: Evictions
+  /// Held while it is decided whether a backend's sessions end, while pools are made anew, and while an operator's word is
+  /// taken: of two threads the one that looks last has the last word.
+  private let deciding = Mutex<Void>(())
+  private let building = Mutex<Void>(())
+  private let listening = Mutex<Void>(())
   /// Ends with the fleet.
   private let probers: Mutex<Probers?> = Mutex(nil)
 
   private struct State {
     var standings: [String: BackendStanding] = [:]
     var pools: [String: Pool] = [:]
-    /// Pools that are gone from the configuration. One that comes back finds its users where they are.
-    var retired: [String: Pool] = [:]
     /// The members' gates, by pool and backend: who is inside stays counted over a reload.
     var gates: [String: LoginGate] = [:]
     var plan: FleetPlan?
     var file: StateFile?
+    /// What has gone out of the configuration: whoever comes back is met as he was left, with those who are still there.
+    var past = Past()
     /// A test's own, for all pools.
     var played: (any UserDirectory)?
+  }
+
+  private struct Past {
+    var standings: [String: BackendStanding] = [:]
+    var pools: [String: Pool] = [:]
   }
 
   /// How sessions are reached.
@@ -103,6 +113,9 @@ package final class Fleet: Sendable {
   /// All pools, by name.
   package var pools: [Pool] { state.withLock { Array($0.pools.values) }.sorted { $0.name < $1.name } }
 
+  /// Whether the sessions at a backend are being ended.
+  func isEmptying(_ backend: String) -> Bool { evictions.isRunning(backend) }
+
   // MARK: Configuration
 
   /// Opens the file of what is remembered over a restart, unless it is open: another one takes a restart.
@@ -138,25 +151,12 @@ package final class Fleet: Sendable {
   /// Goes over to a configuration. What is known of backends and users stays.
   func adopt(_ plan: FleetPlan) {
     let callbacks = callbacks.withLock { $0 }
-    let pools = state.withLock { state -> [(pool: Pool, settings: PoolSettings)] in
+    let (pools, changes) = state.withLock { state in
       state.plan = plan
-      for (name, backend) in plan.backends {
-        if let known = state.standings[name] {
-          known.adopt(backend.health)
-          continue
-        }
-        let standing = BackendStanding(name, backend.health)
-        if let row = state.file?.backends.first(where: { $0.name == name }) {
-          standing.set(row.state)
-          standing.set(weight: row.weight)
-        }
-        state.standings[name] = standing
-      }
-      // Who has sessions there still holds the standing.
-      for name in state.standings.keys where plan.backends[name] == nil { state.standings[name] = nil }
+      let changes = adoptBackends(plan, &state)
       for (name, settings) in plan.pools where state.pools[name] == nil {
-        if let known = state.retired.removeValue(forKey: name) {
-          state.pools[name] = known
+        if let past = state.past.pools.removeValue(forKey: name), past.isKin(to: settings) {
+          state.pools[name] = past
           continue
         }
         guard let first = build(name, settings, &state) else { continue }
@@ -164,14 +164,49 @@ package final class Fleet: Sendable {
           name, first, state.played ?? directory(name, settings, state.file), clock: clock, kick: callbacks.kick,
           wake: callbacks.wake)
       }
-      for name in state.pools.keys where plan.pools[name] == nil {
-        state.retired[name] = state.pools.removeValue(forKey: name)
+      for (name, pool) in state.pools where plan.pools[name] == nil {
+        state.pools[name] = nil
+        state.past.pools[name] = pool
+        // Another pool knows nothing of them, even if it has the same members.
+        guard pool.directory != nil, pool.sessions > 0 else { continue }
+        log.logger.warning(
+          "a pool is gone that has sessions: until they end, its users may be at other members as well",
+          metadata: ["pool": "\(name)", "sessions": "\(pool.sessions)"])
       }
-      return plan.pools.compactMap { name, settings in state.pools[name].map { ($0, settings) } }
+      return (plan.pools.compactMap { name, settings in state.pools[name].map { ($0, settings) } }, changes)
     }
-    for (pool, settings) in pools { adopt(settings, pool) }
+    building.withLock { _ in
+      for (pool, settings) in pools { adopt(settings, pool) }
+    }
+    for (standing, change) in changes { tell(change, of: standing) }
     let probers = probers.withLock { $0 }
     probers?.adopt(targets)
+  }
+
+  /// Returns those who are wanted otherwise than before, or are well or lost for what is asked from now on.
+  private func adoptBackends(_ plan: FleetPlan, _ state: inout State) -> [(BackendStanding, HealthChange?)] {
+    let now = clock.now
+    var changes: [(BackendStanding, HealthChange?)] = []
+    for (name, backend) in plan.backends {
+      if let known = state.standings[name] ?? state.past.standings.removeValue(forKey: name) {
+        state.standings[name] = known
+        let admin = known.snapshot(at: now).admin
+        let change = known.adopt(backend.health, at: now)
+        if change != nil || known.snapshot(at: now).admin != admin { changes.append((known, change)) }
+        continue
+      }
+      let standing = BackendStanding(name, backend.health)
+      if let row = state.file?.backends.first(where: { $0.name == name }) {
+        standing.set(row.state)
+        standing.set(weight: row.weight)
+      }
+      state.standings[name] = standing
+    }
+    for (name, standing) in state.standings where plan.backends[name] == nil {
+      state.standings[name] = nil
+      state.past.standings[name] = standing
+    }
+    return changes
   }
 
   /// Who remembers the users of a new pool.
@@ -240,15 +275,13 @@ package final class Fleet: Sendable {
   @discardableResult
   package func setAdmin(_ backend: String, _ admin: AdminState) -> Told {
     guard let standing = standing(backend) else { return .unknownBackend }
-    standing.set(admin)
-    let told = keep(standing)
-    log.logger.notice("backend set", metadata: ["backend": "\(backend)", "state": "\(admin.rawValue)"])
-    switch admin {
-    case .ready, .drain:
-      evictions.end(backend)
-      probers.withLock { $0 }?.probeNow(backend)
-    case .maintenance, .removed: evictions.begin(backend, .rate(moveRate(backend)), .moved)
+    let told = listening.withLock { _ in
+      standing.set(admin)
+      return keep(standing)
     }
+    log.logger.notice("backend set", metadata: ["backend": "\(backend)", "state": "\(admin.rawValue)"])
+    decideOnGuests(standing)
+    if admin.takesPart { probers.withLock { $0 }?.probeNow(backend) }
     return told
   }
 
@@ -256,8 +289,10 @@ package final class Fleet: Sendable {
   @discardableResult
   package func setWeight(_ backend: String, _ weight: Int?) -> Told {
     guard let standing = standing(backend) else { return .unknownBackend }
-    standing.set(weight: weight)
-    let told = keep(standing)
+    let told = listening.withLock { _ in
+      standing.set(weight: weight)
+      return keep(standing)
+    }
     log.logger.notice(
       "backend set", metadata: ["backend": "\(backend)", "weight": "\(weight.map(String.init) ?? "default")"])
     rebuild(backend)
@@ -274,7 +309,9 @@ package final class Fleet: Sendable {
 
   /// A weight has changed.
   private func rebuild(_ backend: String) {
-    for pool in pools where pool.plan.index(of: backend) != nil { rebuild(pool, pool.settings) }
+    building.withLock { _ in
+      for pool in pools where pool.plan.index(of: backend) != nil { rebuild(pool, pool.settings) }
+    }
   }
 
   /// Users a second that are moved off a backend: as the most careful of its pools wants it.
@@ -291,7 +328,7 @@ package final class Fleet: Sendable {
   }
 
   /// A backend's agent said something.
-  private func heard(_ backend: String, _ report: AgentReport) {
+  func heard(_ backend: String, _ report: AgentReport) {
     guard let standing = standing(backend) else { return }
     let before = standing.snapshot(at: clock.now)
     standing.agent(report)
@@ -300,10 +337,7 @@ package final class Fleet: Sendable {
     guard now.admin != before.admin else { return }
     log.logger.notice(
       "a backend's agent wants another state", metadata: ["backend": "\(backend)", "state": "\(now.admin.rawValue)"])
-    switch now.admin {
-    case .ready, .drain: evictions.end(backend)
-    case .maintenance, .removed: evictions.begin(backend, .rate(moveRate(backend)), .moved)
-    }
+    decideOnGuests(standing)
   }
 
   /// The same of one that is at hand.
@@ -313,17 +347,37 @@ package final class Fleet: Sendable {
     case .loginFailed, .loginRefused: probers.withLock { $0 }?.probeNow(standing.name)
     case .probeSucceeded, .probeFailed, .loginAnswered, .agentDown, .agentUp: break
     }
-    guard let change else { return }
+    if let change { tell(change, of: standing) }
+  }
+
+  private func tell(_ change: HealthChange?, of standing: BackendStanding) {
     switch change {
-    case .lost(let why):
+    case .lost(let why)?:
       log.logger.warning("backend lost", metadata: ["backend": "\(standing.name)", "reason": "\(why)"])
-      let spread = pools.map(\.settings).filter { $0.members.contains { $0.backend == standing.name } }.map(\.spread)
-        .max()
-      if let spread, spread > 0 { evictions.begin(standing.name, .within(spread), .backendLost) }
-    case .recovered:
-      log.logger.notice("backend recovered", metadata: ["backend": "\(standing.name)"])
-      if standing.admin == .ready || standing.admin == .drain { evictions.end(standing.name) }
+    case .recovered?: log.logger.notice("backend recovered", metadata: ["backend": "\(standing.name)"])
+    case nil: break
     }
+    decideOnGuests(standing)
+  }
+
+  /// Has the sessions at a backend end, or lets them stay, as it stands now: whatever changed last. One after the other,
+  /// so that the last to look decides.
+  private func decideOnGuests(_ standing: BackendStanding) {
+    deciding.withLock { _ in
+      let (name, stands) = (standing.name, standing.snapshot(at: clock.now))
+      guard stands.admin.takesPart else { return evictions.begin(name, .rate(moveRate(name)), .moved) }
+      let spread = pools.map(\.settings).filter { $0.members.contains { $0.backend == name } }.map(\.spread).max() ?? 0
+      guard stands.health.isDown, spread > 0 else { return evictions.end(name) }
+      evictions.begin(name, .within(spread), .backendLost)
+    }
+  }
+}
+
+extension Pool {
+  /// Whether it may go over to those settings as it is, with its users. Who is there still counts for more than a word that
+  /// takes a restart.
+  fileprivate func isKin(to settings: PoolSettings) -> Bool {
+    sessions > 0 || settings.balance.isKin(to: self.settings.balance)
   }
 }
 

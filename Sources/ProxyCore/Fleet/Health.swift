@@ -8,10 +8,11 @@ package enum HealthEvidence: Equatable, Sendable {
   case probeFailed(String)
   /// A login got an answer that is the user's own affair: accepted, or a wrong password.
   case loginAnswered
-  /// A login could not reach it, or it fell silent.
-  case loginFailed(String)
+  /// A login could not reach it, or it fell silent. `of`: it had heard whose login it is, by a number; what became of it
+  /// may be that user's own affair.
+  case loginFailed(String, of: Int? = nil)
   /// It refused a login as unavailable.
-  case loginRefused(String)
+  case loginRefused(String, of: Int? = nil)
   /// Its agent says that it is down, and why.
   case agentDown(String)
   /// Its agent says that it is up.
@@ -74,13 +75,18 @@ package struct Health: Equatable, Sendable {
 
   /// Logins in a row.
   private struct Run: Equatable, Sendable {
-    var count = 0
+    private var count = 0
     private var last: UInt64 = 0
+    /// Whose they were: as many as the bound at most.
+    private var users: Set<Int> = []
 
-    /// One more. What is long ago says nothing about today, where logins are rare.
-    mutating func add(at now: UInt64) {
-      count = Health.time(from: last, to: now) < Health.memory ? count + 1 : 1
+    /// One more. What is long ago says nothing about today, where logins are rare. A user counts once: where one mailbox
+    /// is broken, its client comes again and again, and the others must not lose their member for it.
+    mutating func add(of user: Int?, at now: UInt64) {
+      if Health.time(from: last, to: now) >= Health.memory { self = Run() }
       last = now
+      if let user, !users.insert(user).inserted { return }
+      count += 1
     }
 
     func reaches(_ bound: Int) -> Bool { bound > 0 && count >= bound }
@@ -128,6 +134,13 @@ package struct Health: Equatable, Sendable {
 
   /// A backend of which nothing is known.
   init(_ settings: HealthSettings) { self.settings = settings }
+
+  /// Takes what the operator wants from now on. Returns what that changes: an agent that is asked no more says nothing.
+  mutating func adopt(_ settings: HealthSettings, at now: UInt64) -> HealthChange? {
+    self.settings = settings
+    if settings.agent == nil { agentsReason = nil }
+    return settle(at: now)
+  }
 
   /// Until the next probe, in nanoseconds.
   var interval: UInt64 {
@@ -201,13 +214,13 @@ package struct Health: Equatable, Sendable {
       doubts.reason = why
       doubts.probes += 1
       if doubts.probes >= settings.fall { return lose(why, at: now) }
-    case .loginFailed(let why):
+    case .loginFailed(let why, let user):
       doubts.reason = why
-      doubts.failed.add(at: now)
+      doubts.failed.add(of: user, at: now)
       if doubts.failed.reaches(settings.failedLogins) { return lose(why, at: now) }
-    case .loginRefused(let why):
+    case .loginRefused(let why, let user):
       doubts.reason = why
-      doubts.refused.add(at: now)
+      doubts.refused.add(of: user, at: now)
       if doubts.refused.reaches(settings.refusedLogins) { return lose(why, at: now) }
     case .agentDown, .agentUp: return
     }
@@ -230,7 +243,7 @@ package struct Health: Equatable, Sendable {
     case .probeFailed(let why):
       recovery.reason = why
       recovery.count = 0
-    case .loginFailed(let why), .loginRefused(let why):
+    case .loginFailed(let why, _), .loginRefused(let why, _):
       recovery.reason = why
       recovery.count = 0
       if recovery.breaker.trial != nil {

@@ -48,9 +48,20 @@ package final class Pool: Sendable {
 
   /// Another configuration, or another weight.
   func adopt(_ plan: PoolPlan) {
-    state.withLock { $0.plan = plan }
+    let before = exchangePlan(plan)
+    // Under the old name is another server: whose sessions are at the one may have none at the other.
+    for member in before.members where plan.member(member.name).map({ $0.servers != member.servers }) ?? false {
+      residents?.outdate(member.name)
+    }
     wake(gate.allow(plan.settings.logins))
     for member in plan.members { wake(member.gate.allow(member.settings.logins)) }
+  }
+
+  private func exchangePlan(_ plan: PoolPlan) -> PoolPlan {
+    state.withLock { state in
+      defer { state.plan = plan }
+      return state.plan
+    }
   }
 
   /// The member the ring gives a user now, by who takes users; nil if nobody does, or there is no ring.
@@ -217,6 +228,15 @@ package final class Pool: Sendable {
     }
     vacate(&claim)
     claim.stage = .wanting
+    return true
+  }
+
+  /// The member sends the user to another one: the claim is for that, and so is every session of the user's. False if there
+  /// is none of that name, or users are not kept together.
+  func refer(_ claim: inout Claim, to member: String) -> Bool {
+    guard let directory, plan.index(of: member) != nil else { return false }
+    displace(&claim)
+    directory.move(claim.user, to: member)
     return true
   }
 

@@ -57,6 +57,7 @@ final class PoolPlan: Sendable {
   }
 
   func index(of name: String) -> Int? { indices[name] }
+  func member(_ name: String) -> Member? { indices[name].map { members[$0] } }
 
   /// What there is to choose from for a user with that tag. `tried`: members that have failed the login already.
   func choice(tag: String?, tried: [String], at now: UInt64) -> Choice {
@@ -76,7 +77,8 @@ final class PoolPlan: Sendable {
     guard settings.slowStart > 0, let recovered = stands.recovered, now < recovered + settings.slowStart else {
       return stands.share
     }
-    let ramp = max(PoolPlan.leastRamp, Int((now - recovered) * 100 / settings.slowStart))
+    // Who told of it may have read the clock later than who asks.
+    let ramp = max(PoolPlan.leastRamp, Int((now - min(now, recovered)) * 100 / settings.slowStart))
     return max(1, stands.share * ramp / 100)
   }
 

@@ -13,21 +13,24 @@ final class ProbeConnection {
     self.deadline = deadline
   }
 
-  /// Connects to the first address that takes it; each has its share of the time left.
+  /// Connects to the first address that takes it; each has its share of the time left. What we lack ourselves is the
+  /// trouble only if no address showed another.
   static func open(
     _ addresses: [SocketAddress], until deadline: UInt64
   ) -> Result<ProbeConnection, ProbeTrouble> {
-    var trouble = ProbeTrouble.backend("it has no address")
+    var trouble: ProbeTrouble?
+    var lack: ProbeTrouble?
     for (index, address) in addresses.enumerated() {
       let patience = Patience(until: deadline).share(of: addresses.count - index)
       switch Syscall.streamSocket(address.family) {
-      case .failure(let error) where error.isOutOfDescriptors || error.isOutOfMemory: return .failure(.own("\(error)"))
+      case .failure(let error) where error.isOutOfDescriptors || error.isOutOfMemory: lack = .own("\(error)")
       case .failure(let error): trouble = .backend("\(address): \(error)")
       case .success(let fd):
         let transport = Transport(Descriptor(owning: fd))
         _ = Syscall.setOption(transport.descriptor, .noDelay, 1)
         if let error = Syscall.connect(transport.descriptor, to: address) {
-          trouble = .backend("\(address): \(error)")
+          let words = "\(address): \(error)"
+          if error.isLackToConnect { lack = .own(words) } else { trouble = .backend(words) }
         } else if SocketWait.wait(fd, for: .writable, until: patience.deadline).isEmpty {
           trouble = .backend("\(address): it does not answer a connection")
         } else if let error = Syscall.pendingError(transport.descriptor) {
@@ -37,7 +40,7 @@ final class ProbeConnection {
         }
       }
     }
-    return .failure(trouble)
+    return .failure(trouble ?? lack ?? .backend("it has no address"))
   }
 
   /// When the backend's certificate ends, in seconds since 1970; nil without TLS.

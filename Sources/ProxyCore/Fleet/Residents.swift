@@ -26,7 +26,7 @@ final class Residents: Sendable {
     case failed(String)
   }
 
-  /// Neighbours on a lock are few.
+  /// Neighbours on a lock are few: as many parts as `UserKey.shard` has numbers.
   private static let shardCount = 64
 
   private final class Shard: Sendable {
@@ -34,7 +34,7 @@ final class Residents: Sendable {
   }
 
   private struct State {
-    var residents: [String: Resident] = [:]
+    var residents: [UserKey: Resident] = [:]
     /// Refusals that their sessions have not heard yet.
     var refusals: [SessionHandle: Entry] = [:]
   }
@@ -46,6 +46,10 @@ final class Residents: Sendable {
     /// Whether one of them was let in by the member: then its leaving counts.
     var wasThere = false
     var waiting: [Waiter] = []
+    /// The member is another server by now than the one the sessions are at.
+    var isOutdated = false
+    /// Recalled while the directory was being asked: its answer may be older than the recall.
+    var isRecalled = false
   }
 
   private enum Stage: Equatable {
@@ -72,7 +76,7 @@ final class Residents: Sendable {
     directory.onRecall { [weak self] user in self?.recall(user) }
   }
 
-  private func shard(_ user: String) -> Shard { shards[Int(UInt(bitPattern: user.hashValue) % UInt(shards.count))] }
+  private func shard(_ user: UserKey) -> Shard { shards[user.shard] }
 
   // MARK: Sessions
 
@@ -83,8 +87,8 @@ final class Residents: Sendable {
     keeps: (String) -> SessionEnd.Reason?
   ) -> Entry {
     enum Step { case entry(Entry), ask, end([SessionHandle], SessionEnd.Reason) }
-    let shard = shard(user)
-    let step = shard.state.withLock { state -> Step in
+    let user = UserKey(user)
+    let step = shard(user).state.withLock { state -> Step in
       if let refusal = state.refusals.removeValue(forKey: handle) { return .entry(refusal) }
       guard var resident = state.residents[user] else {
         state.residents[user] = Resident(stage: .asking, waiting: [Waiter(handle: handle, question: question)])
@@ -94,7 +98,7 @@ final class Residents: Sendable {
       switch resident.stage {
       case .at(let member):
         if resident.here.contains(handle) { return .entry(.at(member)) }
-        guard let reason = keeps(member) else {
+        guard let reason = resident.isOutdated ? .moved : keeps(member) else {
           resident.here.append(handle)
           return .entry(.at(member))
         }
@@ -120,10 +124,14 @@ final class Residents: Sendable {
   }
 
   /// The session was let in at its member.
-  func confirm(_ user: String) { shard(user).state.withLock { $0.residents[user]?.wasThere = true } }
+  func confirm(_ user: String) {
+    let user = UserKey(user)
+    shard(user).state.withLock { $0.residents[user]?.wasThere = true }
+  }
 
   /// A session is gone, wherever it stood.
   func leave(_ user: String, _ handle: SessionHandle) {
+    let user = UserKey(user)
     let next = shard(user).state.withLock { state -> (departs: Bool, wasThere: Bool, question: PlaceQuestion?) in
       if state.refusals.removeValue(forKey: handle) != nil { return (false, false, nil) }
       guard var resident = state.residents[user] else { return (false, false, nil) }
@@ -145,8 +153,8 @@ final class Residents: Sendable {
 
   /// A session can't be served by its member: where else? Nil: it is not the user's only one, and the others stay.
   func relocate(_ user: String, _ handle: SessionHandle, _ question: PlaceQuestion) -> Entry? {
-    let shard = shard(user)
-    let wasThere = shard.state.withLock { state -> Bool? in
+    let user = UserKey(user)
+    let wasThere = shard(user).state.withLock { state -> Bool? in
       guard var resident = state.residents[user], case .at = resident.stage, resident.here == [handle] else {
         return nil
       }
@@ -154,47 +162,51 @@ final class Residents: Sendable {
       resident.stage = .asking
       resident.here = []
       resident.wasThere = false
+      resident.isOutdated = false
       resident.waiting.insert(Waiter(handle: handle, question: question), at: 0)
       state.residents[user] = resident
       return wasThere
     }
     guard let wasThere else { return nil }
-    directory.depart(user, wasThere: wasThere)
+    directory.depart(user.name, wasThere: wasThere)
     return ask(user, question, for: handle)
   }
 
   // MARK: Leaving
 
   /// The user is to go elsewhere: the sessions here are ended.
-  private func recall(_ user: String) { expel(user, .moved) }
-
-  /// Ends the user's sessions here; who logs in from now on waits for the last to be gone.
-  func expel(_ user: String, _ reason: SessionEnd.Reason) {
+  /// Who logs in from now on waits for the last to be gone.
+  private func recall(_ user: String) {
+    let user = UserKey(user)
     let handles = shard(user).state.withLock { state -> [SessionHandle] in
-      guard case .at(let member)? = state.residents[user]?.stage else { return [] }
-      state.residents[user]?.stage = .leaving(member)
-      return state.residents[user]?.here ?? []
+      switch state.residents[user]?.stage {
+      case .at(let member)?:
+        state.residents[user]?.stage = .leaving(member)
+        return state.residents[user]?.here ?? []
+      case .asking?:
+        state.residents[user]?.isRecalled = true
+        return []
+      case .leaving?, nil: return []
+      }
     }
-    if !handles.isEmpty { kick(handles, reason) }
+    if !handles.isEmpty { kick(handles, .moved) }
   }
 
-  /// The residents at a member, at most so many.
-  func users(at member: String, most: Int) -> [String] {
-    var users: [String] = []
-    for shard in shards where users.count < most {
+  /// The member is another server from now on: who has sessions there leaves it before there is another one.
+  func outdate(_ member: String) {
+    for shard in shards {
       shard.state.withLock { state in
         for (user, resident) in state.residents where resident.stage == .at(member) {
-          users.append(user)
-          if users.count >= most { return }
+          state.residents[user]?.isOutdated = true
         }
       }
     }
-    return users
   }
 
   /// Where the user's sessions are; nil for no sessions.
   func member(of user: String) -> String? {
-    shard(user).state.withLock { state in
+    let user = UserKey(user)
+    return shard(user).state.withLock { state in
       switch state.residents[user]?.stage {
       case .at(let member)?, .leaving(let member)?: member
       case .asking?, nil: nil
@@ -209,11 +221,12 @@ final class Residents: Sendable {
 
   /// The last session at a member is gone: what is to be done outside the lock.
   private func depart(
-    _ user: String, _ state: inout State, _ left: Resident
+    _ user: UserKey, _ state: inout State, _ left: Resident
   ) -> (departs: Bool, wasThere: Bool, question: PlaceQuestion?) {
     var resident = left
     let wasThere = resident.wasThere
     resident.wasThere = false
+    resident.isOutdated = false
     switch resident.stage {
     case .asking: preconditionFailure("a session was counted before there was a place")
     case .at, .leaving: break
@@ -227,15 +240,15 @@ final class Residents: Sendable {
     return (true, wasThere, first.question)
   }
 
-  private func goOn(_ user: String, _ next: (departs: Bool, wasThere: Bool, question: PlaceQuestion?)) {
+  private func goOn(_ user: UserKey, _ next: (departs: Bool, wasThere: Bool, question: PlaceQuestion?)) {
     guard next.departs else { return }
-    directory.depart(user, wasThere: next.wasThere)
+    directory.depart(user.name, wasThere: next.wasThere)
     if let question = next.question { _ = ask(user, question, for: nil) }
   }
 
   /// Asks for a place, and answers the session that asks if the answer is there at once.
-  private func ask(_ user: String, _ question: PlaceQuestion, for handle: SessionHandle?) -> Entry {
-    let answer = directory.locate(user, question) { [weak self] answer in
+  private func ask(_ user: UserKey, _ question: PlaceQuestion, for handle: SessionHandle?) -> Entry {
+    let answer = directory.locate(user.name, question) { [weak self] answer in
       self?.answered(user, answer, for: nil)
     }
     guard let answer else { return .waits }
@@ -244,9 +257,10 @@ final class Residents: Sendable {
 
   /// The directory's answer: for all who wait. Returns what it is for that session, which needs not be woken.
   @discardableResult
-  private func answered(_ user: String, _ answer: PlaceAnswer, for handle: SessionHandle?) -> Entry? {
+  private func answered(_ user: UserKey, _ answer: PlaceAnswer, for handle: SessionHandle?) -> Entry? {
     var woken: [SessionHandle] = []
     var departs = false
+    var isRecalled = false
     let own = shard(user).state.withLock { state -> Entry? in
       guard var resident = state.residents[user], resident.stage == .asking else {
         preconditionFailure("an answer nobody waits for")
@@ -259,6 +273,7 @@ final class Residents: Sendable {
       case .at(let member):
         resident.stage = .at(member)
         resident.here = handles
+        (isRecalled, resident.isRecalled) = (resident.isRecalled, false)
         entry = .at(member)
         departs = handles.isEmpty
         state.residents[user] = departs ? nil : resident
@@ -270,7 +285,10 @@ final class Residents: Sendable {
       return handle.map { handles.contains($0) } == true ? entry : nil
     }
     // They went away while the directory was asked.
-    if departs { directory.depart(user, wasThere: false) }
+    if departs { directory.depart(user.name, wasThere: false) }
+    if isRecalled, !departs, case .at(let member) = answer, directory.lookup(user.name)?.member != member {
+      recall(user.name)
+    }
     if !woken.isEmpty { wake(woken) }
     return own
   }

@@ -139,7 +139,7 @@ struct StateBacklog {
   /// What the thread does next.
   struct Batch {
     /// Users by their keepers.
-    var users: [(keeper: any StateKeeper, names: Set<String>)] = []
+    var users: [(keeper: any StateKeeper, names: [String])] = []
     /// Whose missing users come next, from which place.
     var missing: (keeper: any StateKeeper, place: Int)?
     var backends: [BackendRow] = []
@@ -167,7 +167,9 @@ struct StateBacklog {
         if lazy.isEmpty { lazyIsDue = false }
       }
       for (_, items) in Dictionary(grouping: items, by: { ObjectIdentifier($0.keeper) }) {
-        if let keeper = items.first?.keeper { batch.users.append((keeper, Set(items.map(\.user)))) }
+        if let keeper = items.first?.keeper {
+          batch.users.append((keeper, Set(items.map { UserKey($0.user) }).map(\.name)))
+        }
       }
     }
     if batch.users.isEmpty { batch.missing = nextMissing() }

@@ -25,6 +25,8 @@ package struct SystemError: Error, Equatable, Sendable, CustomStringConvertible 
   static let noSpace = ENOSPC
   /// The kernel has no memory for a socket.
   var isOutOfMemory: Bool { code == ENOBUFS || code == ENOMEM }
+  /// A connection can't be begun for a lack of ours: no port is left towards that address (connect(2)), or no memory.
+  var isLackToConnect: Bool { code == EADDRNOTAVAIL || isOutOfMemory }
 }
 
 /// What came of an attempt to move bytes. A full or empty socket is an answer, not an error.

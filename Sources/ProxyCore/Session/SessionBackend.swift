@@ -267,7 +267,7 @@ extension Session {
         login.referrals += 1
         return follow(login, backend.route, to: target, on: loop)
       }
-      learn(answer.isTemporary ? .loginRefused(answer.codeName) : .loginAnswered, on: loop)
+      learn(answer.blamesServer ? .loginRefused(answer.codeName, of: userNumber) : .loginAnswered, on: loop)
       return refuse(login, refusal, LoginFailure(.refusedOtherwise, quote(answer, login)), on: loop)
     case .unavailable, .misconfigured, .disabled, .limit, .mechanism, .cancelled:
       return refuse(login, refusal, LoginFailure(.refusedOtherwise, quote(answer, login)), on: loop)
@@ -291,8 +291,10 @@ extension Session {
       let place = HostPort(text)
     else { return nil }
     let resolver = loop.house.resolver
-    let target = loop.routes.backend(at: place, record.listener.mailProtocol) { resolver.has($0, $1) }
-    return target == backend.route.backend ? nil : target
+    let found = loop.routes.backend(at: place, record.listener.mailProtocol) { resolver.has($0, $1) }
+    guard let target = found, target != backend.route.backend else { return nil }
+    // Nobody goes where operators want nobody.
+    return loop.house.fleet.standing(target.name)?.admin.takesPart ?? true ? target : nil
   }
 
   /// The backend accepted: the dialogues and the password go, and what is left over is relayed first.

@@ -32,8 +32,12 @@ struct Connecting: ~Copyable {
     self.failure = failure
   }
 
-  /// An attempt has failed.
+  /// An attempt has failed. What we lack ourselves says nothing of the backend, so that what another attempt showed holds.
   mutating func fail(_ failure: LoginFailure, _ meter: BackendMeter?) {
+    if failure.reason == .noSocket, hasFailed, self.failure.reason != .noSocket {
+      meter?.failures.add(failure.reason)
+      return
+    }
     countFailure(meter)
     self.failure = failure
     hasFailed = true
@@ -159,8 +163,6 @@ extension Session {
       record.backendAddress = address
       trace(.connect, "\(address)")
       switch begin(address, on: loop) {
-      case .failure(let failure) where failure.reason == .noSocket:
-        return refuse(connecting.login, .unavailable, failure, on: loop)
       case .failure(let failure): connecting.fail(failure, record.meter)
       case .success(let attempt):
         // A server that speaks first will tell that the connection stands by its greeting: no event is needed before.
@@ -199,7 +201,7 @@ extension Session {
       _ = Syscall.setOption(transport.descriptor, .noDelay, 1)
       KeepAlive.set(transport.descriptor)
       if let error = Syscall.connect(transport.descriptor, to: address) {
-        return .failure(LoginFailure(.backendUnreachable, "\(address): \(error)"))
+        return .failure(LoginFailure(error.isLackToConnect ? .noSocket : .backendUnreachable, "\(address): \(error)"))
       }
       return .success(
         ConnectAttempt(transport, address, deadline: loop.now + loop.plan.settings.timeouts.connect))

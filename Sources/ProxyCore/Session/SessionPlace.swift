@@ -12,9 +12,7 @@ extension Session {
       guard let standing = loop.house.fleet.standing(backend.name) else {
         return begin(login, PlacedRoute(backend: backend, route: route), on: loop)
       }
-      switch standing.admin {
-      case .ready, .drain: break
-      case .maintenance, .removed:
+      guard standing.admin.takesPart else {
         let reason = "\(backend.name) is in maintenance"
         return refuse(login, .unavailable, LoginFailure(.noMember, reason), on: loop)
       }
@@ -82,8 +80,15 @@ extension Session {
     return resolve(login, route, on: loop)
   }
 
-  /// Follows a backend's referral. The count of sessions follows too; a pool's user goes where the backend says.
+  /// Follows a backend's referral. The count of sessions follows too; a pool's user goes where the backend says, with all
+  /// sessions, if that is a member.
   func follow(_ login: PreLogin, _ route: PlacedRoute, to target: Backend, on loop: isolated EventLoop) -> Next {
+    if case .pool(let pool, var claim)? = lease, pool.refer(&claim, to: target.name) {
+      lease = .pool(pool, claim)
+      let route = Route(
+        target: route.route.target, loginAs: route.route.loginAs, source: "referral of \(route.backend.name)")
+      return look(login, route, on: loop)
+    }
     if let held = lease { held.release() }
     lease = loop.house.fleet.standing(target.name).map { standing in
       standing.arrive()
@@ -120,7 +125,7 @@ extension Session {
     _ login: PreLogin, _ route: PlacedRoute, _ refusal: LoginRefusal, _ failure: LoginFailure, isCommitted: Bool,
     on loop: isolated EventLoop
   ) -> Next {
-    if let evidence = failure.evidence { learn(evidence, on: loop) }
+    if let evidence = failure.evidence(of: isCommitted ? userNumber : nil) { learn(evidence, on: loop) }
     if isCommitted { lease?.note(mayBeIn: true) }
     // A master user is one backend's own: the client's credentials are gone.
     guard !isCommitted, login.draft.method != .sasl(.external), failure.isBackends, loop.now < login.deadline,
@@ -139,10 +144,15 @@ extension Session {
       if let detail = failure.detail { line.add("detail", detail) }
     }
     trace(.place, "another member is tried: \(failure.reason.rawValue)")
+    return look(login, route.route, on: loop)
+  }
+
+  /// Looks for another place than the one the login had.
+  private func look(_ login: PreLogin, _ route: Route, on loop: isolated EventLoop) -> Next {
     forgetBackend()
     record.backendAddress = nil
     record.backendTLS = nil
-    return advance(login, route.route, until: loop.now + loop.plan.settings.timeouts.backendLogin, on: loop)
+    return advance(login, route, until: loop.now + loop.plan.settings.timeouts.backendLogin, on: loop)
   }
 
   /// Whether a login that is ended for that reason may go on: nobody wants its client gone. A master user is one backend's
@@ -157,11 +167,11 @@ extension Session {
     guard case .pool(let pool, var claim)? = lease else { preconditionFailure("a login without a place loses it") }
     pool.displace(&claim)
     lease = .pool(pool, claim)
-    forgetBackend()
-    record.backendAddress = nil
-    record.backendTLS = nil
-    return advance(login, route, until: loop.now + loop.plan.settings.timeouts.backendLogin, on: loop)
+    return look(login, route, on: loop)
   }
+
+  /// Whose login it is, for what is counted by users.
+  var userNumber: Int { record.login.hashValue }
 
   /// Something was learned about the backend's health.
   func learn(_ evidence: HealthEvidence, on loop: isolated EventLoop) {
@@ -240,7 +250,7 @@ extension LoginFailure {
   }
 
   /// What it tells about the backend's health.
-  fileprivate var evidence: HealthEvidence? {
-    isBackends ? .loginFailed(detail.map { "\(reason.rawValue): \($0)" } ?? reason.rawValue) : nil
+  fileprivate func evidence(of user: Int?) -> HealthEvidence? {
+    isBackends ? .loginFailed(detail.map { "\(reason.rawValue): \($0)" } ?? reason.rawValue, of: user) : nil
   }
 }

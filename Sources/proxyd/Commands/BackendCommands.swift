@@ -84,5 +84,6 @@ struct BackendCommand: ParsableCommand {
 
   static func words(_ setting: ToldSetting) -> String {
     "\(setting.backend): \(setting.state)\(setting.weight.map { ", weight \($0)" } ?? "")"
+      + (setting.notKept.map { ShownText(" (not kept over a restart: \($0))").text } ?? "")
   }
 }

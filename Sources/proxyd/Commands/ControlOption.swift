@@ -97,7 +97,7 @@ struct ControlOption: ParsableArguments {
     _ client: inout ControlClient, _ command: ControlCommand, _ arguments: [String: ControlValue]
   ) throws {
     let problem = try client.ask(command, arguments) { _, line in
-      Console.write(line + [0x0A])
+      Console.write((Console.isTerminal ? ShownText.json(line) : line) + [0x0A])
       return true
     }
     if problem != nil { throw ExitCode.failure }

@@ -46,7 +46,7 @@ struct ReloadCommand: ParsableCommand {
     let reader = AnswerReader()
     do {
       let problem = try client.ask(.reload) { kind, line in
-        if control.json { Console.write(line + [0x0A]) }
+        if control.json { Console.write((Console.isTerminal ? ShownText.json(line) : line) + [0x0A]) }
         if !control.json, kind == .row, let row = reader.value(line, ToldProblem.self) {
           Console.error(ShownText(row.problem).text)
         }

@@ -178,6 +178,8 @@ struct ToldSetting: Equatable, Sendable, Codable {
   var backend: String
   var state: String
   var weight: Int?
+  /// Why it is forgotten with a restart; nil if it is kept.
+  var notKept: String?
 }
 
 /// The level of the log.

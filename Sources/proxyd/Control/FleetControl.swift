@@ -49,13 +49,23 @@ struct FleetControl: FleetActions {
 
   func set(_ backend: String, state: AdminState?, weight: WeightChange?) -> ToldSetting? {
     guard let standing = fleet.standing(backend) else { return nil }
-    if let state { fleet.setAdmin(backend, state) }
+    var told: [Fleet.Told] = []
+    if let state { told.append(fleet.setAdmin(backend, state)) }
     switch weight {
-    case .to(let number)?: fleet.setWeight(backend, number)
-    case .standard?: fleet.setWeight(backend, nil)
+    case .to(let number)?: told.append(fleet.setWeight(backend, number))
+    case .standard?: told.append(fleet.setWeight(backend, nil))
     case nil: break
     }
-    return ToldSetting(backend: backend, state: standing.admin.rawValue, weight: standing.weight)
+    return ToldSetting(
+      backend: backend, state: standing.admin.rawValue, weight: standing.weight,
+      notKept: told.compactMap { FleetControl.lack($0) }.last)
+  }
+
+  private static func lack(_ told: Fleet.Told) -> String? {
+    switch told {
+    case .notKept(let why): why
+    case .kept, .unknownBackend: nil
+    }
   }
 
   // MARK: Users

@@ -36,6 +36,23 @@ struct ShownText: Equatable, Sendable {
     self.width = width
   }
 
+  /// The same of a line of JSON, which stays the same text to whoever reads it as that (RFC 8259 §7).
+  static func json(_ line: [UInt8]) -> [UInt8] {
+    guard line.contains(where: { $0 >= 0x7F }) else { return line }
+    var shown = ""
+    for scalar in String(decoding: line, as: UTF8.self).unicodeScalars {
+      if isHarmless(scalar) {
+        shown.unicodeScalars.append(scalar)
+      } else {
+        for unit in String(scalar).utf16 {
+          let digits = String(unit, radix: 16)
+          shown += "\\u" + String(repeating: "0", count: 4 - digits.count) + digits
+        }
+      }
+    }
+    return Array(shown.utf8)
+  }
+
   private static func isHarmless(_ scalar: Unicode.Scalar) -> Bool {
     switch scalar.properties.generalCategory {
     case .control, .format, .lineSeparator, .paragraphSeparator, .privateUse, .unassigned, .surrogate: false

@@ -282,29 +282,3 @@ struct DirectoryShard {
     return users
   }
 }
-
-/// A user's name with its hash, computed once for a question.
-struct UserKey {
-  let name: String
-  private let whole: UInt64
-
-  /// Hashed with a seed of this process: nobody outside can choose names that collide.
-  init(_ name: String) {
-    self.name = name
-    whole = UserKey.hash(name.utf8.span)
-  }
-
-  private static func hash(_ bytes: Span<UInt8>) -> UInt64 {
-    var hasher = Hasher()
-    // SAFETY: the bytes are lent for the call.
-    unsafe bytes.withUnsafeBytes { unsafe hasher.combine(bytes: $0) }
-    return UInt64(truncatingIfNeeded: hasher.finalize())
-  }
-
-  /// What a table tells users apart by.
-  var hash: UInt32 { UInt32(truncatingIfNeeded: whole) }
-  /// Whose part of the directory the user is in, of 64.
-  var shard: Int { Int(whole >> 58) }
-  /// To Swift two texts may be equal whose bytes are not; they are two users.
-  var bytes: [UInt8] { Array(name.utf8) }
-}
