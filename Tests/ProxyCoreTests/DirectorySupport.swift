@@ -2,8 +2,12 @@
 // A test that unwraps nil fails, which is what it is for.
 
 import Foundation
-import Synchronization
 import Testing
+
+// In a build for ThreadSanitizer ProxyCore has a Mutex of its own.
+#if !PROXYD_TSAN
+  import struct Synchronization.Mutex
+#endif
 
 @testable import ProxyCore
 

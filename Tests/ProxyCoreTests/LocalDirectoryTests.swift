@@ -2,7 +2,6 @@
 // A test that unwraps nil fails, which is what it is for.
 
 import Foundation
-import Synchronization
 import Testing
 
 @testable import ProxyCore
@@ -135,8 +134,8 @@ struct LocalDirectoryTests {
     let directory = try directory(affinity(.table))
     #expect(directory.placeNow("alice", .to("a")) == .at("a"))
     directory.depart("alice", wasThere: true)
-    let isLost = Mutex(false)
-    let question = PlaceQuestion(preferred: "b") { member in member == "b" && !isLost.withLock { $0 } }
+    let isLost = Shared(false)
+    let question = PlaceQuestion(preferred: "b") { member in member == "b" && !isLost.value }
     let answers = Answers()
     #expect(directory.locate("alice", question) { answers.take($0) } == nil)
     isLost.withLock { $0 = true }
