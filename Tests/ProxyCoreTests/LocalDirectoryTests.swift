@@ -139,8 +139,8 @@ struct LocalDirectoryTests {
     let directory = try directory(affinity(.table))
     #expect(directory.placeNow("alice", .to("a")) == .at("a"))
     directory.depart("alice", wasThere: true)
-    let isLost = Mutex(false)
-    let question = PlaceQuestion(preferred: "b") { member in member == "b" && !isLost.withLock { $0 } }
+    let isLost = Shared(false)
+    let question = PlaceQuestion(preferred: "b") { member in member == "b" && !isLost.value }
     let answers = Answers()
     #expect(directory.locate("alice", question) { answers.take($0) } == nil)
     isLost.withLock { $0 = true }

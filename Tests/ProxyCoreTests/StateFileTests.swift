@@ -289,6 +289,46 @@ struct DurableDirectoryTests {
     eventually("nothing is left to be written") { !directory.isUnwritten }
   }
 
+  /// The same of a stamp.
+  @Test func aStampThatChangesMeanwhile() throws {
+    let file = try open()
+    defer { file.close() }
+    let directory = try directory(file)
+    #expect(directory.place("alice", .to("a")) == .at("a"))
+    played.advance(seconds: 200)
+    let key = UserKey("alice")
+    directory.change(key) { _ = $0.depart(key, wasThere: true, at: directory.moment) }
+    let row = try #require(directory.row(of: "alice"))
+    played.advance(seconds: 300)
+    directory.change(key) { shard in
+      let waiter = DirectoryShard.Waiter(.to("a")) { _ in }
+      let verdict = UserRecord.Verdict(member: directory.names.number("a")!, accepts: true)
+      _ = shard.arrive(key, waiter, verdict, preferred: nil, at: directory.moment, waitsForFile: true)
+    }
+    let back = played.wall
+    directory.wrote([row])
+    played.advance(seconds: 1)
+    eventually("the later one is written") { (try? afterKill(path, folder).rows()["alice"]?.stamp) == back }
+    eventually("nothing is left to be written") { !directory.isUnwritten }
+  }
+
+  /// With an expiry of seconds every stamp is written, and each once.
+  @Test func aShortExpiry() throws {
+    let file = try open()
+    defer { file.close() }
+    let directory = try directory(file, affinity(.table, expiry: 5))
+    #expect(directory.place("alice", .to("a")) == .at("a"))
+    played.advance(seconds: 3)
+    directory.depart("alice", wasThere: true)
+    let left = played.wall
+    played.advance(seconds: 1)
+    eventually("the departure is written") { (try? afterKill(path, folder).rows()["alice"]?.stamp) == left }
+    eventually("nothing is left to be written") { !directory.isUnwritten }
+    #expect(directory.lookup("alice")?.member == "a")
+    played.advance(seconds: 4)
+    #expect(directory.lookup("alice") == nil)
+  }
+
   /// Who stays where he is waits for no disk.
   @Test func aKnownUserIsAnsweredAtOnce() throws {
     let file = try open()

@@ -152,7 +152,7 @@ struct DirectoryShard {
   mutating func wrote(_ user: UserKey, _ member: UInt16, stamp: UInt32, at now: Moment) -> Errand {
     guard let position = find(user) else { return [] }
     var record = table[position]
-    record.wrote(member, stamp: stamp)
+    record.wrote(member, stamp: stamp, terms)
     store(user, position, record)
     var errand: Errand = record.isUnwritten ? .write : []
     if record.marks.contains(.awaited), !record.marks.contains(.unplaced) { errand.insert(.resume) }

@@ -168,11 +168,12 @@ struct UserRecord: Equatable {
     if terms.hasFile { marks.insert(.unplaced) }
   }
 
-  /// The file has that place and stamp.
-  mutating func wrote(_ member: UInt16, stamp: UInt32) {
+  /// The file has that place and stamp. Either may have changed while that was written.
+  mutating func wrote(_ member: UInt16, stamp: UInt32, _ terms: DirectoryTerms) {
     guard member == self.member else { return }
     filed = stamp
-    marks.subtract([.unplaced, .unstamped])
+    marks.remove(.unplaced)
+    if self.stamp <= stamp || self.stamp - stamp < terms.lag { marks.remove(.unstamped) }
   }
 }
 
