@@ -66,7 +66,7 @@ class PortsTest(FleetTest):
         _, result = self.log_in("another", client=clients[1])
         self.assertTrue(result.ok, result.final)
         for client in inside:
-            client.works()
+            self.assertTrue(client.works())
 
 
 if __name__ == "__main__":
