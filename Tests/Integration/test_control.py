@@ -440,7 +440,8 @@ class Commands(ControlTest):
     def test_backends(self):
         self.assertEqual([(row["BACKEND"], row["STATE"], row["HEALTH"], row["WEIGHT"], row["POOLS"]) for row in self.table("backends")],
                          [("a", "ready", "up", "100", "mail"), ("b", "ready", "up", "100", "mail")])
-        self.assertEqual(self.run_command("backend", "a", "drain"), "a: drain\n")
+        self.assertEqual(self.run_command("backend", "a", "drain"),
+                         "a: drain (not kept over a restart: there is no state-file)\n")
         self.assertEqual(self.run_command("backend", "b", "weight", "50"), "b: ready, weight 50\n")
         self.assertEqual([(row["STATE"], row["WEIGHT"]) for row in self.table("backends")], [("drain", "100"), ("ready", "50*")])
         # Nobody new goes to one that is drained.
@@ -838,7 +839,7 @@ class Top(ControlTest):
         self.press("d")
         self.see(r"^Is b to get")
         self.press("y")
-        self.see("^b: drain$")
+        self.see(r"^b: drain \(not kept over a restart: there is no state-file\)$")
         self.see("^b +drain ")
         self.press("ry")
         self.see("^b +ready ")
