@@ -81,6 +81,13 @@ enum DirectoryBenchmark {
     return 0
   }
 
+  /// CPU seconds of this thread.
+  static func cpuSeconds(_ body: () throws -> Void) rethrows -> Double {
+    let began = threadTime()
+    try body()
+    return Double(threadTime() - began) / 1e9
+  }
+
   /// A file with all users.
   static func fill(_ path: String, _ users: Int) throws {
     let file = try open(path)
@@ -112,9 +119,9 @@ enum DirectoryBenchmark {
     let before = resident()
     let file = try open(path)
     var made: LocalDirectory?
-    let loading = try seconds { made = try LocalDirectory(pool: "mail", settings(), file: file, time: later) }
+    let loading = try cpuSeconds { made = try LocalDirectory(pool: "mail", settings(), file: file, time: later) }
     guard let directory = made, directory.count == users else { fatalError("not all users are there") }
-    table.add("seconds to load \(users) users", loading)
+    table.add("CPU seconds to load \(users) users", loading)
     table.add("bytes for a remembered user, of the table", Double(directory.memory) / Double(users))
     malloc_trim(0)
     table.add("bytes for a remembered user, of the process", Double(resident() - before) * 1_024 / Double(users))
@@ -125,17 +132,16 @@ enum DirectoryBenchmark {
     var answered = 0
     var asked = Set<String>()
     let known = names.filter { asked.insert($0).inserted }
-    let questions = seconds {
+    let questions = cpuSeconds {
       for name in known where directory.locate(name, question, later: { _ in }) != nil { answered += 1 }
     }
     guard answered == known.count else { fatalError("a known user had to wait") }
-    table.add("us for a question about a known user", questions * 1e6 / Double(known.count))
-    let departures = seconds { for name in known { directory.depart(name, wasThere: true) } }
-    table.add("us for a departure", departures * 1e6 / Double(known.count))
+    table.add("CPU us for a question about a known user", questions * 1e6 / Double(known.count))
+    let departures = cpuSeconds { for name in known { directory.depart(name, wasThere: true) } }
+    table.add("CPU us for a departure", departures * 1e6 / Double(known.count))
     // All of their stamps are old in the file.
     let before1 = cpu()
-    let stamping = seconds { while directory.isUnwritten { usleep(10_000) } }
-    table.add("us to write an old stamp anew", stamping * 1e6 / Double(known.count))
+    while directory.isUnwritten { usleep(10_000) }
     table.add("CPU us to write an old stamp anew", (cpu() - before1) * 1e6 / Double(known.count))
 
     // New users, each in the file before the answer: as many at once as there are sessions, then one by one.
@@ -151,13 +157,13 @@ enum DirectoryBenchmark {
     }
 
     var entries = 0
-    let walk = seconds {
+    let walk = cpuSeconds {
       directory.forEach { portion in
         entries += portion.count
         return true
       }
     }
-    table.add("seconds to list all users", walk)
+    table.add("CPU seconds to list all users", walk)
     file.close()
   }
 
@@ -182,14 +188,14 @@ enum DirectoryBenchmark {
         RingMember(name: "mail-\($0)", address: "192.0.2.\($0 + 1)", weight: 100, index: $0)
       }
       var made: Ring?
-      let building = seconds { made = try? Ring(form: form, members: members) }
+      let building = cpuSeconds { made = try? Ring(form: form, members: members) }
       guard let ring = made else { fatalError("no ring") }
-      table.add("ms to make a ring (\(form.rawValue)), \(size) members", building * 1e3)
+      table.add("CPU ms to make a ring (\(form.rawValue)), \(size) members", building * 1e3)
       let names = (0..<100_000).map(name)
       var sum = 0
-      let looking = seconds { for name in names { sum += ring.member(for: name) ?? 0 } }
+      let looking = cpuSeconds { for name in names { sum += ring.member(for: name) ?? 0 } }
       guard sum > 0 else { fatalError("nobody") }
-      table.add("us on a ring (\(form.rawValue)), \(size) members", looking * 1e6 / Double(names.count))
+      table.add("CPU us for a look at a ring (\(form.rawValue)), \(size) members", looking * 1e6 / Double(names.count))
     }
   }
 }
