@@ -199,6 +199,12 @@ package final class Fleet: Sendable {
       if let row = state.file?.backends.first(where: { $0.name == name }) {
         standing.set(row.state)
         standing.set(weight: row.weight)
+        log.logger.notice(
+          "a backend is as operators set it before the start",
+          metadata: [
+            "backend": "\(name)", "state": "\(row.state.rawValue)",
+            "weight": "\(row.weight.map(String.init) ?? "default")",
+          ])
       }
       state.standings[name] = standing
     }
@@ -378,21 +384,5 @@ extension Pool {
   /// takes a restart.
   fileprivate func isKin(to settings: PoolSettings) -> Bool {
     sessions > 0 || settings.balance.isKin(to: self.settings.balance)
-  }
-}
-
-extension Balance {
-  /// Whether one may go over to the other with users there.
-  fileprivate func isKin(to other: Balance) -> Bool {
-    switch (self, other) {
-    case (.affinity(let one), .affinity(let other)): one.kind == other.kind && one.key == other.key
-    case (.leastSessions, .leastSessions), (.leastSessions, .roundRobin), (.leastSessions, .randomTwo),
-      (.roundRobin, .leastSessions), (.roundRobin, .roundRobin), (.roundRobin, .randomTwo),
-      (.randomTwo, .leastSessions), (.randomTwo, .roundRobin), (.randomTwo, .randomTwo):
-      true
-    case (.affinity, .leastSessions), (.affinity, .roundRobin), (.affinity, .randomTwo), (.leastSessions, .affinity),
-      (.roundRobin, .affinity), (.randomTwo, .affinity):
-      false
-    }
   }
 }

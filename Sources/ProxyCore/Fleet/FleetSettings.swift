@@ -56,6 +56,22 @@ package enum Balance: Equatable, Sendable {
   case randomTwo
 }
 
+extension Balance {
+  /// Whether one may go over to the other with users there.
+  func isKin(to other: Balance) -> Bool {
+    switch (self, other) {
+    case (.affinity(let one), .affinity(let other)): one.kind == other.kind && one.key == other.key
+    case (.leastSessions, .leastSessions), (.leastSessions, .roundRobin), (.leastSessions, .randomTwo),
+      (.roundRobin, .leastSessions), (.roundRobin, .roundRobin), (.roundRobin, .randomTwo),
+      (.randomTwo, .leastSessions), (.randomTwo, .roundRobin), (.randomTwo, .randomTwo):
+      true
+    case (.affinity, .leastSessions), (.affinity, .roundRobin), (.affinity, .randomTwo), (.leastSessions, .affinity),
+      (.roundRobin, .affinity), (.randomTwo, .affinity):
+      false
+    }
+  }
+}
+
 /// How users are kept where they are.
 package struct AffinitySettings: Equatable, Sendable {
   /// What is remembered when the last session has ended.

@@ -25,7 +25,7 @@ struct StateBacklog {
   private var checkpointIsDue = false
   private var checkpointIsArmed = false
   /// Batches so far, and what is the case with the one at hand.
-  private var batches = 0
+  private(set) var batches = 0
   private var isWriting = false
   private var isWatched = false
   private var isStalled = false

@@ -14,6 +14,7 @@ package final class StateFile: Sendable {
   /// What was kept about backends when it was opened.
   package let backends: [BackendRow]
   private let time: DirectoryTime
+  private let patience: UInt64
   private let report: @Sendable (News) -> Void
   private let database: Mutex<StateDatabase?>
   private let backlog: Mutex<StateBacklog>
@@ -36,15 +37,17 @@ package final class StateFile: Sendable {
   /// Between two attempts to write to a file that can't be.
   private static let retryPause = Timeouts.seconds(1)
   /// A batch that is not written by then is not waited for: a disk that hangs says nothing.
-  private static let patience = Timeouts.seconds(2)
+  package static let patience = Timeouts.seconds(2)
   private static let silence = "the disk does not answer"
 
   /// Opens the file and starts its thread. `report` is called on some thread.
   package init(
-    _ path: String, time: DirectoryTime = .system, report: @escaping @Sendable (News) -> Void
+    _ path: String, time: DirectoryTime = .system, patience: UInt64 = StateFile.patience,
+    report: @escaping @Sendable (News) -> Void
   ) throws(StateFileError) {
     self.path = path
     self.time = time
+    self.patience = patience
     self.report = report
     let opened = try StateDatabase(path)
     do throws(SQLiteError) { backends = try opened.backends() } catch {
@@ -73,10 +76,16 @@ package final class StateFile: Sendable {
     signal.signal()
   }
 
-  /// Writes all there is, and gives the file up. Returns when that is done, or when the disk does not answer.
+  /// Writes all there is, and gives the file up. Returns when that is done, or when the disk does not answer: however much
+  /// there is, one batch after the other goes on.
   package func close() {
     wake { $0.close() }
-    _ = ended.wait(timeout: .now() + .nanoseconds(Int(StateFile.patience)))
+    var batches: Int?
+    while ended.wait(timeout: .now() + .nanoseconds(Int(patience))) != .success {
+      let now = change { $0.batches }
+      guard now != batches else { return }
+      batches = now
+    }
   }
 
   /// Keeps what an operator told about a backend. Nil when it is written, or why it is not yet: it will be, once it can.
@@ -84,8 +93,8 @@ package final class StateFile: Sendable {
     let written = DispatchSemaphore(value: 0)
     if let trouble = change({ $0.add(row, written) }) { return trouble }
     signal.signal()
-    let patience = DispatchTime.now() + .nanoseconds(Int(StateFile.patience))
-    guard written.wait(timeout: patience) == .success else { return StateFile.silence }
+    let deadline = DispatchTime.now() + .nanoseconds(Int(patience))
+    guard written.wait(timeout: deadline) == .success else { return StateFile.silence }
     return change { $0.lack(of: row) }
   }
 
@@ -133,7 +142,7 @@ package final class StateFile: Sendable {
 
   /// Looks in a while whether batches go on.
   private func watch(_ batches: Int) {
-    time.after(StateFile.patience) { [weak self] in
+    time.after(patience) { [weak self] in
       guard let self else { return }
       switch change({ $0.look(batches) }) {
       case .idle: return

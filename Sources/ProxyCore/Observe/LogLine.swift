@@ -104,14 +104,33 @@ package struct LogLine {
       && value.utf8.allSatisfy { byte in
         byte > .space && byte != .ascii("\"") && byte != .ascii("=") && byte != .ascii("\\") && byte != 0x7F
       }
+      && !LogLine.hasHighControls(value)
     if isBare { bytes.append(contentsOf: value.utf8) } else { LogLine.appendQuoted(value, to: &bytes) }
+  }
+
+  /// Whether there are control characters beyond ASCII, U+0080 to U+009F, which terminals obey too (ECMA-48's C1).
+  private static func hasHighControls(_ value: String) -> Bool {
+    var before: UInt8 = 0
+    for byte in value.utf8 {
+      if before == 0xC2, byte < 0xA0 { return true }
+      before = byte
+    }
+    return false
   }
 
   /// RFC 8259 §7. What is not UTF-8 was replaced when the string was made.
   static func appendQuoted(_ value: String, to bytes: inout [UInt8]) {
+    let hasHighControls = hasHighControls(value)
     bytes.append(.ascii("\""))
+    var before: UInt8 = 0
     for byte in value.utf8 {
+      defer { before = byte }
       switch byte {
+      case 0x80..<0xA0 where hasHighControls && before == 0xC2:
+        bytes.removeLast()
+        bytes.append("\\u00")
+        bytes.append(LogLine.hex[Int(byte >> 4)])
+        bytes.append(LogLine.hex[Int(byte & 0xF)])
       case .ascii("\""), .ascii("\\"):
         bytes.append(.ascii("\\"))
         bytes.append(byte)
