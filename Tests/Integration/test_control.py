@@ -442,13 +442,13 @@ class Commands(ControlTest):
                          [("a", "ready", "up", "100", "mail"), ("b", "ready", "up", "100", "mail")])
         self.assertEqual(self.run_command("backend", "a", "drain"),
                          "a: drain (not kept over a restart: there is no state-file)\n")
-        self.assertEqual(self.run_command("backend", "b", "weight", "50"), "b: ready, weight 50\n")
+        self.assertEqual(self.run_command("backend", "b", "weight", "50"), "b: ready, weight 50 (not kept over a restart: there is no state-file)\n")
         self.assertEqual([(row["STATE"], row["WEIGHT"]) for row in self.table("backends")], [("drain", "100"), ("ready", "50*")])
         # Nobody new goes to one that is drained.
         for user in ("u1", "u2", "u3", "u4"):
             self.log_in(self.running, user)
         self.assertEqual({row["BACKEND"] for row in self.table("sessions")}, {"b"})
-        self.assertEqual(self.run_command("backend", "b", "weight", "default"), "b: ready\n")
+        self.assertEqual(self.run_command("backend", "b", "weight", "default"), "b: ready (not kept over a restart: there is no state-file)\n")
         # Who is at one in maintenance is moved.
         self.run_command("backend", "a", "ready")
         self.run_command("backend", "b", "maint")
