@@ -3,6 +3,8 @@
 
 #if MySQL
   internal import CMariaDB
+  // `SHUT_RDWR` belongs to whichever C module the compiler meets it in first.
+  internal import CLinux
   internal import Glibc
 
   @safe
