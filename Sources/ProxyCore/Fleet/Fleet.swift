@@ -287,15 +287,6 @@ package final class Fleet: Sendable {
 
   // MARK: What operators want
 
-  /// What came of an operator's word about a backend.
-  package enum Told: Equatable, Sendable {
-    case unknownBackend
-    /// It holds, and is kept over a restart.
-    case kept
-    /// It holds, and is forgotten with a restart, and why.
-    case notKept(String)
-  }
-
   /// Takes an operator's word about a backend.
   @discardableResult
   package func setAdmin(_ backend: String, _ admin: AdminState) -> Told {
@@ -395,13 +386,5 @@ package final class Fleet: Sendable {
       guard stands.health.isDown, spread > 0 else { return evictions.end(name) }
       evictions.begin(name, .within(spread), .backendLost)
     }
-  }
-}
-
-extension Pool {
-  /// Whether it may go over to those settings as it is, with its users. Who is there still counts for more than a word that
-  /// takes a restart.
-  fileprivate func isKin(to settings: PoolSettings) -> Bool {
-    sessions > 0 || settings.balance.isKin(to: self.settings.balance)
   }
 }
