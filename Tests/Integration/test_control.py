@@ -612,6 +612,8 @@ class Traces(ControlTest):
             client.until("* OK")
             self.assertIn("a OK", imap_login(client, "alice", self.SECRETS[0]))
             client.ask("b LOGOUT", "b OK")
+            # The backend is the first to close, and not the client.
+            self.assertEqual(client.socket.recv(1), b"")
         name = self.check(
             self.until(process, " end "), r" login imap from 127\.0\.0\.1:\d+, command, no TLS, user \"alice\"$",
             r" lookup default: the pool mail$", r" place [ab] of mail, as alice$", r" connect 127\.0\.0\.1:\d+$",

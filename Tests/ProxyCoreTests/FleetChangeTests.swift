@@ -2,6 +2,7 @@
 // A test that unwraps nil fails, which is what it is for.
 
 import Foundation
+import Glibc
 import Testing
 
 @testable import Protocols
@@ -198,6 +199,34 @@ struct FleetChangeTests {
       #expect(fleet.pool("mail")?.settings.sessions == round)
       #expect(fleet.pool("mail")?.plan.members[0].weight == round)
     }
+  }
+
+  /// A large ring takes its time to be made; logins meanwhile ask the fleet, and are answered.
+  @Test func noLoginWaitsForARing() throws {
+    var settings = Settings(listeners: [], routes: [], backends: [:])
+    for number in 0..<130 {
+      settings.backends["m\(number)"] = BackendSettings(host: Host("127.0.0.1")!, ports: [.imap: 143])
+    }
+    settings = settings.pooled()
+    let stage = try LoopStage(settings)
+    let fleet = stage.house.fleet
+    let plan = try FleetPlan(settings, RoutePlan(settings).backends)
+    let isDone = Shared(false)
+    let began = Clock.monotonic.now
+    DispatchQueue.global().async {
+      fleet.adopt(plan)
+      isDone.withLock { $0 = true }
+    }
+    var longest: UInt64 = 0
+    while !isDone.value {
+      let before = Clock.monotonic.now
+      _ = fleet.standing("m1")
+      _ = fleet.pool("mail")
+      longest = max(longest, Clock.monotonic.now - before)
+      usleep(200)
+    }
+    let whole = Clock.monotonic.now - began
+    #expect(longest < whole / 2, "\(longest) of \(whole) ns")
   }
 
   // MARK: Referrals

@@ -18,3 +18,14 @@ package enum AdminState: String, Equatable, Sendable, CaseIterable {
     }
   }
 }
+
+extension Fleet {
+  /// What came of an operator's word about a backend.
+  package enum Told: Equatable, Sendable {
+    case unknownBackend
+    /// It holds, and is kept over a restart.
+    case kept
+    /// It holds, and is forgotten with a restart, and why.
+    case notKept(String)
+  }
+}

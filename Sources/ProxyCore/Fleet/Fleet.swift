@@ -148,39 +148,50 @@ package final class Fleet: Sendable {
     file?.close()
   }
 
-  /// Goes over to a configuration. What is known of backends and users stays.
+  /// Goes over to a configuration. What is known of backends and users stays. A ring may take a tenth of a second, and to
+  /// read a pool's users more: no login waits for that.
   func adopt(_ plan: FleetPlan) {
-    let callbacks = callbacks.withLock { $0 }
-    let (pools, changes) = state.withLock { state in
+    let changes = state.withLock { state in
       state.plan = plan
-      let changes = adoptBackends(plan, &state)
-      for (name, settings) in plan.pools where state.pools[name] == nil {
-        if let past = state.past.pools.removeValue(forKey: name), past.isKin(to: settings) {
-          state.pools[name] = past
-          continue
-        }
-        guard let first = build(name, settings, &state) else { continue }
-        state.pools[name] = Pool(
-          name, first, state.played ?? directory(name, settings, state.file), clock: clock, kick: callbacks.kick,
-          wake: callbacks.wake)
-      }
-      for (name, pool) in state.pools where plan.pools[name] == nil {
-        state.pools[name] = nil
-        state.past.pools[name] = pool
-        // Another pool knows nothing of them, even if it has the same members.
-        guard pool.directory != nil, pool.sessions > 0 else { continue }
-        log.logger.warning(
-          "a pool is gone that has sessions: until they end, its users may be at other members as well",
-          metadata: ["pool": "\(name)", "sessions": "\(pool.sessions)"])
-      }
-      return (plan.pools.compactMap { name, settings in state.pools[name].map { ($0, settings) } }, changes)
+      return adoptBackends(plan, &state)
     }
     building.withLock { _ in
-      for (pool, settings) in pools { adopt(settings, pool) }
+      for (name, settings) in plan.pools {
+        let known = state.withLock { $0.pools[name] ?? $0.past.pools[name].take() }
+        if let known, known.isKin(to: settings) || pool(name) != nil {
+          adopt(settings, known)
+          state.withLock { $0.pools[name] = known }
+        } else if let new = make(name, settings) {
+          state.withLock { $0.pools[name] = new }
+        }
+      }
+      for pool in pools where plan.pools[pool.name] == nil { dismiss(pool) }
     }
     for (standing, change) in changes { tell(change, of: standing) }
     let probers = probers.withLock { $0 }
     probers?.adopt(targets)
+  }
+
+  private func make(_ name: String, _ settings: PoolSettings) -> Pool? {
+    guard let plan = build(name, settings) else { return nil }
+    let (file, played) = state.withLock { ($0.file, $0.played) }
+    let callbacks = callbacks.withLock { $0 }
+    let pool = Pool(
+      name, plan, played ?? directory(name, settings, file), clock: clock, kick: callbacks.kick, wake: callbacks.wake)
+    adopt(settings.balance, pool)
+    return pool
+  }
+
+  private func dismiss(_ pool: Pool) {
+    state.withLock { state in
+      state.pools[pool.name] = nil
+      state.past.pools[pool.name] = pool
+    }
+    // Another pool knows nothing of them, even if it has the same members.
+    guard pool.directory != nil, pool.sessions > 0 else { return }
+    log.logger.warning(
+      "a pool is gone that has sessions: until they end, its users may be at other members as well",
+      metadata: ["pool": "\(pool.name)", "sessions": "\(pool.sessions)"])
   }
 
   /// Returns those who are wanted otherwise than before, or are well or lost for what is asked from now on.
@@ -242,40 +253,39 @@ package final class Fleet: Sendable {
   }
 
   private func rebuild(_ pool: Pool, _ settings: PoolSettings) {
-    if let plan = state.withLock({ build(pool.name, settings, &$0) }) { pool.adopt(plan) }
-    guard let local = pool.directory as? LocalDirectory, case .affinity(let affinity) = settings.balance else { return }
+    if let plan = build(pool.name, settings) { pool.adopt(plan) }
+    adopt(settings.balance, pool)
+  }
+
+  private func adopt(_ balance: Balance, _ pool: Pool) {
+    guard let local = pool.directory as? LocalDirectory, case .affinity(let affinity) = balance else { return }
     local.adopt(affinity)
     local.onRebalance { [weak pool] user in pool?.home(of: user) }
   }
 
-  private func build(_ pool: String, _ settings: PoolSettings, _ state: inout State) -> PoolPlan? {
-    guard let plan = state.plan else { return nil }
-    var members: [Member] = []
-    for member in settings.members {
-      guard let standing = state.standings[member.backend] else { continue }
-      let gate = state.gates["\(pool)/\(member.backend)"] ?? LoginGate(most: member.logins)
-      state.gates["\(pool)/\(member.backend)"] = gate
-      members.append(
-        Member(settings: member, standing: standing, gate: gate, servers: plan.servers(member.backend)))
+  private func build(_ pool: String, _ settings: PoolSettings) -> PoolPlan? {
+    let parts = state.withLock { state -> (members: [Member], addresses: [String: String])? in
+      guard let plan = state.plan else { return nil }
+      var members: [Member] = []
+      for member in settings.members {
+        guard let standing = state.standings[member.backend] else { continue }
+        let gate = state.gates["\(pool)/\(member.backend)"] ?? LoginGate(most: member.logins)
+        state.gates["\(pool)/\(member.backend)"] = gate
+        members.append(
+          Member(settings: member, standing: standing, gate: gate, servers: plan.servers(member.backend)))
+      }
+      let addresses = Dictionary(
+        uniqueKeysWithValues: settings.members.map { ($0.backend, FleetPlan.address($0.backend, plan.backends)) })
+      return (members, addresses)
     }
-    let addresses = Dictionary(
-      uniqueKeysWithValues: settings.members.map { ($0.backend, FleetPlan.address($0.backend, plan.backends)) })
-    do throws(Ring.Failure) { return try PoolPlan(settings, members, addresses: addresses) } catch {
+    guard let parts else { return nil }
+    do throws(Ring.Failure) { return try PoolPlan(settings, parts.members, addresses: parts.addresses) } catch {
       log.logger.error("a pool's ring can't be made, the old one stays", metadata: ["reason": "\(error)"])
       return nil
     }
   }
 
   // MARK: What operators want
-
-  /// What came of an operator's word about a backend.
-  package enum Told: Equatable, Sendable {
-    case unknownBackend
-    /// It holds, and is kept over a restart.
-    case kept
-    /// It holds, and is forgotten with a restart, and why.
-    case notKept(String)
-  }
 
   /// Takes an operator's word about a backend.
   @discardableResult
@@ -376,13 +386,5 @@ package final class Fleet: Sendable {
       guard stands.health.isDown, spread > 0 else { return evictions.end(name) }
       evictions.begin(name, .within(spread), .backendLost)
     }
-  }
-}
-
-extension Pool {
-  /// Whether it may go over to those settings as it is, with its users. Who is there still counts for more than a word that
-  /// takes a restart.
-  fileprivate func isKin(to settings: PoolSettings) -> Bool {
-    sessions > 0 || settings.balance.isKin(to: self.settings.balance)
   }
 }

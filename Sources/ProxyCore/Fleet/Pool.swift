@@ -46,6 +46,12 @@ package final class Pool: Sendable {
   /// Sessions placed by it.
   package var sessions: Int { present.load(ordering: .relaxed) }
 
+  /// Whether it may go over to those settings as it is, with its users. Who is there still counts for more than a word that
+  /// takes a restart.
+  func isKin(to settings: PoolSettings) -> Bool {
+    sessions > 0 || settings.balance.isKin(to: self.settings.balance)
+  }
+
   /// Another configuration, or another weight.
   func adopt(_ plan: PoolPlan) {
     let before = exchangePlan(plan)
