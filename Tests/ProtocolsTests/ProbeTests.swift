@@ -7,45 +7,25 @@ import Testing
 @testable import Protocols
 
 /// Plays the driver of a probe.
-struct ProbePlayer: ~Copyable {
+struct ProbePlayer: ~Copyable, Player {
   private var dialogue: ProbeDialogue
   private var draft = LoginDraft()
-  private var buffer: [UInt8] = []
-  private var waits = false
-  private var isUpgrading = false
-  private var isOver = false
-  var log = PlayLog()
+  var stage = PlayStage()
 
   init(_ dialogue: ProbeDialogue) { self.dialogue = dialogue }
 
-  mutating func play(_ pieces: [[UInt8]], told: String?) {
-    for piece in pieces {
-      buffer += piece
-      digest()
-    }
-    if isUpgrading, !buffer.isEmpty {
-      log.act("injection")
-      isOver = true
-    }
-    isUpgrading = false
-    if let told { tell(told) }
-    digest()
-  }
-
-  private mutating func digest() {
+  mutating func digest() {
     var out: [UInt8] = []
-    while !waits, !isOver, !buffer.isEmpty {
-      let bytes = buffer
+    while !stage.waits, !stage.isOver, !stage.buffer.isEmpty {
+      let bytes = stage.buffer
       let step = dialogue.receive(bytes.span, draft, &out)
-      buffer.removeFirst(step.consumed)
-      log.say(&out)
+      stage.buffer.removeFirst(step.consumed)
+      stage.log.say(&out)
       switch step.action {
       case .read: return
       case .proceed: #expect(step.consumed > 0)
       case .upgrade:
-        log.act("upgrade")
-        waits = true
-        isUpgrading = true
+        stage.upgrade()
       case .done: end("done")
       case .failed(let fault, let answer):
         end("failed: \(fault.rawValue)\(answer.words.isEmpty ? "" : ": ")\(answer.words)")
@@ -54,27 +34,23 @@ struct ProbePlayer: ~Copyable {
   }
 
   private mutating func end(_ action: String) {
-    log.act(action)
-    isOver = true
+    stage.log.act(action)
+    stage.isOver = true
   }
 
   /// - `draft …` as for a backend dialogue. `secured`: TLS is up. `asked`: for whoever reads it, what is waited for.
-  private mutating func tell(_ text: String) {
-    guard !isOver else {
-      Issue.record("told when it is over: \(text)")
-      return
-    }
+  mutating func tell(_ text: String) {
     var out: [UInt8] = []
     let parts = text.split(separator: " ", maxSplits: 1).map(String.init)
     switch parts[0] {
     case "draft": Transcript.fill(&draft, text)
     case "secured":
-      waits = false
+      stage.waits = false
       dialogue.secured(draft, &out)
-    case "asked": log.act(dialogue.doing)
+    case "asked": stage.log.act(dialogue.doing)
     default: Issue.record("nothing to tell a probe: \(text)")
     }
-    log.say(&out)
+    stage.log.say(&out)
   }
 }
 

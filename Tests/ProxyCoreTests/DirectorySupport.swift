@@ -2,6 +2,7 @@
 // A test that unwraps nil fails, which is what it is for.
 
 import Foundation
+import Glibc
 import Testing
 
 // In a build for ThreadSanitizer ProxyCore has a Mutex of its own.
@@ -177,4 +178,13 @@ extension StateDatabase {
 
 extension Span<UInt8> {
   fileprivate var text: String { String(decoding: indices.map { self[$0] }, as: UTF8.self) }
+}
+
+/// The bytes of a file, or none.
+func bytes(_ path: String) -> Data? { FileManager.default.contents(atPath: path) }
+
+/// Who may do what with a file.
+func mode(_ path: String) -> mode_t {
+  var status = stat()
+  return stat(path, &status) == 0 ? status.st_mode & 0o777 : 0
 }

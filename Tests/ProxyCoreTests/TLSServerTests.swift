@@ -1,95 +1,9 @@
-// Longer than others: all tests of the server's side meet through the same few private pieces.
-
 import COpenSSL
 import Foundation
 import Testing
 
 @testable import Protocols
 @testable import ProxyCore
-
-/// What both sides know when a handshake is over.
-private struct Meeting {
-  var outcome = TLSSession.Handshake.closed
-  var serverName: String?
-  var subject: String?
-  var commonName: [UInt8]?
-  var email: [UInt8]?
-  var hasPeerCertificate = false
-  var isResumed = false
-  var ticket: OpaquePointer?
-  /// What the client was shown, and heard.
-  var shown: String?
-  var shownKey: Int32?
-  var cipher = ""
-  var selectedProtocol = ""
-  /// How many authorities the server says it takes certificates of.
-  var authorities: Int32 = 0
-  var staple: [UInt8] = []
-  var clientError: String?
-
-  var failure: TLSFailure? {
-    if case .failed(.tls(let failure)) = outcome { failure } else { nil }
-  }
-}
-
-/// Takes a client through a handshake with a server of ours and a byte, so that it has its ticket.
-private func meet(
-  _ context: TLSContext, resuming ticket: OpaquePointer? = nil, name: String? = nil, protocols: [String] = [],
-  wantsStaple: Bool = false, configure: (OpaquePointer) -> Void = { _ in }
-) -> Meeting {
-  let (ours, theirs) = makePair()
-  defer { close(ours) }
-  let descriptor = Descriptor(owning: theirs)
-  guard var server = TLSSession(server: context, on: descriptor) else { return Meeting() }
-  let client = TLSClient(
-    ours, resuming: ticket, name: name, protocols: protocols, wantsStaple: wantsStaple, configure: configure)
-  var meeting = Meeting()
-  for _ in 0..<10 {
-    _ = client.shakeHands()
-    meeting.outcome = server.handshake()
-    #expect(ERR_peek_error() == 0)
-    guard case .blocked = meeting.outcome else { break }
-  }
-  let isDone = client.shakeHands()
-  if meeting.outcome == .done {
-    #expect(isDone)
-    _ = server.write(Array("x".utf8).span)
-    meeting.cipher = client.cipher
-  }
-  _ = client.read()
-  meeting.serverName = server.serverName
-  meeting.subject = server.peerSubject
-  meeting.commonName = server.peerCommonName
-  meeting.email = server.peerEmail
-  meeting.hasPeerCertificate = server.hasPeerCertificate
-  meeting.isResumed = server.isResumed
-  meeting.shown = client.peer
-  meeting.shownKey = client.peerKey
-  meeting.selectedProtocol = client.selectedProtocol
-  meeting.staple = client.staple
-  meeting.authorities = SSL_get0_peer_CA_list(client.session).map { OPENSSL_sk_num($0) } ?? 0
-  meeting.clientError = client.error
-  // OpenSSL takes a ticket for spoilt if its connection had no goodbye.
-  client.sayGoodbye()
-  meeting.ticket = client.ticket
-  #expect(ERR_peek_error() == 0)
-  return meeting
-}
-
-private func identity(
-  _ pairs: CertificateSettings..., names: [String] = [], staple: String? = nil
-) -> TLSIdentitySettings {
-  TLSIdentitySettings(pairs: pairs, names: names, staple: staple)
-}
-
-private func failure(_ settings: TLSServerSettings) -> TLSContext.Failure? {
-  do throws(TLSContext.Failure) {
-    _ = try TLSContext(settings, alpn: "imap", predecessor: nil)
-    return nil
-  } catch { return error }
-}
-
-private let versions = [TLS1_2_VERSION, TLS1_3_VERSION]
 
 struct TLSNamesTests {
   @Test(
@@ -107,7 +21,7 @@ struct TLSNamesTests {
 }
 
 struct TLSIdentityTests {
-  @Test(arguments: versions)
+  @Test(arguments: tlsVersions)
   func theNameChooses(_ version: Int32) throws {
     let folder = try Folder()
     let authority = TestAuthority(folder)
@@ -115,7 +29,7 @@ struct TLSIdentityTests {
     let second = authority.issue("second", names: "DNS:other.example.com")
     let third = authority.issue("third.example.com")
     let settings = TLSServerSettings(identities: [
-      identity(first), identity(second, names: ["given.example.com", "*.given.example.com"]), identity(third),
+      tlsIdentity(first), tlsIdentity(second, names: ["given.example.com", "*.given.example.com"]), tlsIdentity(third),
     ])
     let context = try TLSContext(settings, alpn: "imap", predecessor: nil)
     for (name, shown) in [
@@ -135,7 +49,7 @@ struct TLSIdentityTests {
     #expect(nameless.serverName == nil)
   }
 
-  @Test(arguments: versions)
+  @Test(arguments: tlsVersions)
   func ecdsaAndRSASideBySide(_ version: Int32) throws {
     let folder = try Folder()
     let authority = TestAuthority(folder)
@@ -144,7 +58,7 @@ struct TLSIdentityTests {
     let rsa = authority.issue("rsa", names: "DNS:both.example.com", key: .rsa)
     for pairs in [[ecdsa, rsa], [rsa, ecdsa]] {
       let both = TLSIdentitySettings(pairs: pairs)
-      for identities in [[both], [identity(plain), both]] {
+      for identities in [[both], [tlsIdentity(plain), both]] {
         let context = try TLSContext(TLSServerSettings(identities: identities), alpn: "imap", predecessor: nil)
         let modern = meet(context, name: "both.example.com", configure: Configure.highest(version))
         #expect(modern.shown == "ecdsa")
@@ -159,14 +73,14 @@ struct TLSIdentityTests {
       }
     }
     let twice = TLSIdentitySettings(pairs: [ecdsa, plain])
-    guard case .certificate(plain.certificate, let reason)? = failure(TLSServerSettings(identities: [twice])) else {
+    guard case .certificate(plain.certificate, let reason)? = tlsFailure(TLSServerSettings(identities: [twice])) else {
       Issue.record("a certificate is forgotten")
       return
     }
     #expect(reason.contains("same kind"))
     // The key of one beside the certificate of the other.
     let crossed = CertificateSettings(certificate: ecdsa.certificate, key: rsa.key)
-    guard case .key(rsa.key, _)? = failure(TLSServerSettings(identities: [identity(crossed)])) else {
+    guard case .key(rsa.key, _)? = tlsFailure(TLSServerSettings(identities: [tlsIdentity(crossed)])) else {
       Issue.record("a key that fits no certificate is taken")
       return
     }
@@ -177,7 +91,7 @@ struct TLSIdentityTests {
     let authority = TestAuthority(folder)
     let (one, two) = (authority.issue("one", days: -1...5), authority.issue("two", key: .rsa, days: -1...10))
     let three = authority.issue("three", days: -2 ... -1)
-    let settings = TLSServerSettings(identities: [identity(one, two), identity(three)])
+    let settings = TLSServerSettings(identities: [tlsIdentity(one, two), tlsIdentity(three)])
     let context = try TLSContext(settings, alpn: "imap", predecessor: nil)
     #expect(context.expiries.map(\.file) == [one, two, three].map(\.certificate))
     let days = context.expiries.map { Double($0.notAfter - WallTime.second) / 86_400 }
@@ -189,7 +103,7 @@ struct TLSIdentityTests {
     let folder = try Folder()
     let authority = TestAuthority(folder)
     let settings = TLSServerSettings(identities: [
-      identity(authority.issue("first")), identity(authority.issue("second", names: "DNS:mail.example.com")),
+      tlsIdentity(authority.issue("first")), tlsIdentity(authority.issue("second", names: "DNS:mail.example.com")),
     ])
     weak var kept: TLSContext?
     func begin(_ descriptor: borrowing Descriptor) throws -> TLSSession? {
@@ -214,12 +128,12 @@ struct TLSIdentityTests {
 }
 
 struct TLSProtocolTests {
-  @Test(arguments: versions)
+  @Test(arguments: tlsVersions)
   func anotherProtocolEndsTheHandshake(_ version: Int32) throws {
     let folder = try Folder()
     let authority = TestAuthority(folder)
     let settings = TLSServerSettings(identities: [
-      identity(authority.issue("first")), identity(authority.issue("second", names: "DNS:mail.example.com")),
+      tlsIdentity(authority.issue("first")), tlsIdentity(authority.issue("second", names: "DNS:mail.example.com")),
     ])
     let context = try TLSContext(settings, alpn: "imap", predecessor: nil)
     for name in [nil, "mail.example.com"] {
@@ -242,7 +156,7 @@ struct TLSProtocolTests {
   @Test func theLeastVersionIsKept() throws {
     let folder = try Folder()
     let pair = TestAuthority(folder).issue("mail")
-    var settings = TLSServerSettings(identities: [identity(pair)])
+    var settings = TLSServerSettings(identities: [tlsIdentity(pair)])
     let usual = try TLSContext(settings, alpn: "imap", predecessor: nil)
     settings.minimum = .v13
     let strict = try TLSContext(settings, alpn: "imap", predecessor: nil)
@@ -259,7 +173,7 @@ struct TLSProtocolTests {
 
   @Test func ciphersAndGroupsAreChosen() throws {
     let folder = try Folder()
-    var settings = TLSServerSettings(identities: [identity(TestAuthority(folder).issue("mail"))])
+    var settings = TLSServerSettings(identities: [tlsIdentity(TestAuthority(folder).issue("mail"))])
     settings.ciphers = "ECDHE-ECDSA-CHACHA20-POLY1305:@SECLEVEL=2"
     settings.ciphersuites = "TLS_AES_256_GCM_SHA384"
     settings.groups = "P-384"
@@ -270,7 +184,7 @@ struct TLSProtocolTests {
     let refused = meet(context) { openssl_ctx_set_groups($0, "X25519") }
     #expect(refused.failure?.kind == .protocolError)
     settings.ciphers = "HIGH:!aNULL:-SHA1:+AES256"
-    #expect(failure(settings) == nil)
+    #expect(tlsFailure(settings) == nil)
   }
 
   @Test(arguments: [
@@ -280,14 +194,14 @@ struct TLSProtocolTests {
   ])
   func aBadListIsTold(_ name: String, _ value: String) throws {
     let folder = try Folder()
-    var settings = TLSServerSettings(identities: [identity(TestAuthority(folder).issue("mail"))])
+    var settings = TLSServerSettings(identities: [tlsIdentity(TestAuthority(folder).issue("mail"))])
     switch name {
     case "ciphers": settings.ciphers = value
     case "ciphersuites": settings.ciphersuites = value
     default: settings.groups = value
     }
-    guard case .setting(name, let reason)? = failure(settings) else {
-      Issue.record("\(name) \(value): \(String(describing: failure(settings)))")
+    guard case .setting(name, let reason)? = tlsFailure(settings) else {
+      Issue.record("\(name) \(value): \(String(describing: tlsFailure(settings)))")
       return
     }
     #expect(!reason.isEmpty)
@@ -296,14 +210,14 @@ struct TLSProtocolTests {
 }
 
 struct TLSStapleTests {
-  @Test(arguments: versions)
+  @Test(arguments: tlsVersions)
   func whoAsksGetsIt(_ version: Int32) throws {
     let folder = try Folder()
     let authority = TestAuthority(folder)
     let (first, second) = (authority.issue("first"), authority.issue("second", names: "DNS:mail.example.com"))
     let rsa = authority.issue("rsa", key: .rsa)
     let response = try authority.vouch(for: second)
-    let settings = TLSServerSettings(identities: [identity(first), identity(second, rsa, staple: response)])
+    let settings = TLSServerSettings(identities: [tlsIdentity(first), tlsIdentity(second, rsa, staple: response)])
     let context = try TLSContext(settings, alpn: "imap", predecessor: nil)
     func staple(_ name: String?, asks: Bool, _ more: (OpaquePointer) -> Void = { _ in }) -> [UInt8] {
       let meeting = meet(context, name: name, wantsStaple: asks) {
@@ -328,7 +242,7 @@ struct TLSStapleTests {
     let pair = authority.issue("mail")
     for (hours, isSent) in [(1, true), (-1, false)] {
       let settings = TLSServerSettings(identities: [
-        identity(pair, staple: try authority.vouch(for: pair, hours: hours))
+        tlsIdentity(pair, staple: try authority.vouch(for: pair, hours: hours))
       ])
       let meeting = meet(try TLSContext(settings, alpn: "imap", predecessor: nil), wantsStaple: true)
       #expect(meeting.outcome == .done)
@@ -349,7 +263,7 @@ struct TLSStapleTests {
       (try authority.vouch(for: other), "another certificate"),
     ] {
       guard
-        case .staple(file, let reason)? = failure(TLSServerSettings(identities: [identity(pair, staple: file)]))
+        case .staple(file, let reason)? = tlsFailure(TLSServerSettings(identities: [tlsIdentity(pair, staple: file)]))
       else {
         Issue.record("\(file) is taken")
         continue
@@ -359,178 +273,14 @@ struct TLSStapleTests {
   }
 }
 
-struct TLSClientCertificateTests {
-  private let folder: Folder
-  private let authority: TestAuthority
-  private let pair: CertificateSettings
-
-  init() throws {
-    folder = try Folder()
-    authority = TestAuthority(folder)
-    pair = authority.issue("mail")
-  }
-
-  private func context(
-    _ policy: ClientCertificatePolicy, _ authority: TestAuthority? = nil, keys: TLSTicketKeys? = nil
-  ) throws -> TLSContext {
-    let settings = TLSServerSettings(
-      identities: [identity(pair), identity(pair, names: ["mail.example.com"])], clientCertificates: policy,
-      clientCA: (authority ?? self.authority).file)
-    return try TLSContext(settings, alpn: "imap", predecessor: nil, ticketKeys: keys)
-  }
-
-  private func configure(_ certificate: CertificateSettings?, _ version: Int32) -> (OpaquePointer) -> Void {
-    {
-      if let certificate { Configure.certificate(certificate)($0) }
-      Configure.highest(version)($0)
-    }
-  }
-
-  @Test(arguments: versions)
-  func aGoodOneIsKnown(_ version: Int32) throws {
-    let good = authority.issue(
-      "good", names: "DNS:x.example.com,email:alice@example.com,email:second@example.com",
-      subject: [("O", "Müller, \"Söhne\"\nlevel=error"), ("CN", "Users"), ("CN", "alice")], use: "clientAuth")
-    for policy in [ClientCertificatePolicy.request, .require] {
-      for name in [nil, "mail.example.com"] {
-        let meeting = meet(try context(policy), name: name, configure: configure(good, version))
-        #expect(meeting.outcome == .done)
-        #expect(meeting.hasPeerCertificate)
-        #expect(meeting.authorities == 1)
-        #expect(
-          meeting.subject == #"CN=alice,CN=Users,O=M\C3\BCller\, \"S\C3\B6hne\"\0Alevel=error"#,
-          "\(meeting.subject ?? "none")")
-        #expect(meeting.commonName == Array("alice".utf8))
-        #expect(meeting.email == Array("alice@example.com".utf8))
-      }
-    }
-    // Whoever is not asked does not tell.
-    let unasked = meet(try context(.off), configure: configure(good, version))
-    #expect(unasked.outcome == .done)
-    #expect(!unasked.hasPeerCertificate)
-    #expect(unasked.subject == nil && unasked.commonName == nil && unasked.email == nil)
-    let nameless = authority.issue("nameless", subject: [("O", "Example"), ("CN", "alice\nroot")])
-    let meeting = meet(try context(.require), configure: configure(nameless, version))
-    #expect(meeting.outcome == .done)
-    #expect(meeting.subject == #"CN=alice\0Aroot,O=Example"#)
-    #expect(meeting.commonName == nil)
-    #expect(meeting.email == nil)
-  }
-
-  @Test(arguments: versions)
-  func whoHasNone(_ version: Int32) throws {
-    let requested = meet(try context(.request), configure: configure(nil, version))
-    #expect(requested.outcome == .done)
-    #expect(!requested.hasPeerCertificate)
-    #expect(requested.subject == nil)
-    let required = meet(try context(.require), configure: configure(nil, version))
-    #expect(required.failure == TLSFailure(kind: .certificate, reason: "peer did not return a certificate"))
-    #expect(required.subject == nil)
-  }
-
-  @Test(arguments: versions)
-  func aBadOneEndsTheHandshake(_ version: Int32) throws {
-    let stranger = TestAuthority(folder, "stranger")
-    for (bad, words) in [
-      (authority.issue("expired", days: -5 ... -1), "certificate has expired"),
-      (authority.issue("early", days: 1...5), "certificate is not yet valid"),
-      (stranger.issue("foreign"), "unable to get local issuer certificate"),
-      (authority.issue("self", isSelfSigned: true), "self-signed certificate"),
-      (authority.issue("server", use: "serverAuth"), "unsuitable certificate purpose"),
-    ] {
-      for policy in [ClientCertificatePolicy.request, .require] {
-        let meeting = meet(try context(policy), configure: configure(bad, version))
-        #expect(
-          meeting.failure == TLSFailure(kind: .certificate, reason: "certificate verify failed: \(words)"),
-          "\(meeting.outcome)")
-        #expect(meeting.subject == nil && meeting.commonName == nil && meeting.email == nil)
-      }
-    }
-  }
-
-  @Test func theAuthorityMayBeIntermediate() throws {
-    let intermediate = TestAuthority(folder, "intermediate", parent: authority)
-    let good = intermediate.issue("good")
-    #expect(meet(try context(.require, intermediate), configure: Configure.certificate(good)).outcome == .done)
-    // It signs for those below it, and not for those above.
-    let above = authority.issue("above")
-    let refused = meet(try context(.require, intermediate), configure: Configure.certificate(above))
-    #expect(refused.failure?.kind == .certificate)
-  }
-
-  /// With the same ticket keys, what was not asked on one port does not open another.
-  @Test(arguments: versions)
-  func aTicketIsNoCertificate(_ version: Int32) throws {
-    let keys = TLSTicketKeys()
-    let good = authority.issue("good", subject: [("CN", "alice")])
-    let stranger = TestAuthority(folder, "stranger")
-    let off = try context(.off, keys: keys)
-    let requests = try context(.request, keys: keys)
-    let requires = try context(.require, keys: keys)
-    let others = try context(.require, stranger, keys: keys)
-    for lenient in [off, requests] {
-      let fresh = meet(lenient, configure: configure(nil, version))
-      let again = meet(lenient, resuming: fresh.ticket, configure: configure(nil, version))
-      #expect(again.isResumed)
-      let refused = meet(
-        requires, resuming: meet(lenient, configure: configure(nil, version)).ticket, configure: configure(nil, version)
-      )
-      #expect(!refused.isResumed)
-      #expect(refused.failure?.kind == .certificate)
-    }
-    // Nor does the word of one authority count with another's friends.
-    let known = meet(requires, configure: configure(good, version))
-    #expect(meet(others, resuming: known.ticket, configure: configure(nil, version)).failure?.kind == .certificate)
-    // Where it counts, it is remembered who it was.
-    let back = meet(
-      requires, resuming: meet(requires, configure: configure(good, version)).ticket, configure: configure(nil, version)
-    )
-    #expect(back.outcome == .done)
-    #expect(back.isResumed)
-    #expect(back.subject == "CN=alice")
-    #expect(back.commonName == Array("alice".utf8))
-  }
-
-  /// A ticket is good for two hours, the certificate in it perhaps not.
-  @Test(arguments: versions)
-  func aTicketDoesNotOutliveItsCertificate(_ version: Int32) throws {
-    let requires = try context(.require)
-    let start = WallTime.second
-    let short = authority.issue("short", seconds: 3)
-    let fresh = meet(requires, configure: configure(short, version))
-    #expect(fresh.outcome == .done)
-    eventually("the certificate's end") { WallTime.second > start + 4 }
-    let late = meet(requires, resuming: fresh.ticket, configure: configure(nil, version))
-    #expect(late.failure == TLSFailure(kind: .certificate, reason: "certificate has expired"))
-    #expect(late.isResumed)
-  }
-
-  @Test func whatIsWrongWithTheAuthorityIsTold() throws {
-    let text = try folder.write("text", "no certificate")
-    var settings = TLSServerSettings(identities: [identity(pair)], clientCertificates: .request)
-    #expect(failure(settings) == .clientCA(file: "", reason: "no file is named"))
-    for file in ["/none", text, pair.key] {
-      settings.clientCA = file
-      guard case .clientCA(file, let reason)? = failure(settings) else {
-        Issue.record("\(file) is taken")
-        continue
-      }
-      #expect(!reason.isEmpty)
-    }
-    // Nobody looks at it if nobody is asked.
-    settings.clientCertificates = .off
-    #expect(failure(settings) == nil)
-  }
-}
-
 struct TLSTicketTests {
-  @Test(arguments: versions)
+  @Test(arguments: tlsVersions)
   func ticketsGoRound(_ version: Int32) throws {
     let folder = try Folder()
     let authority = TestAuthority(folder)
     func settings() -> TLSServerSettings {
       TLSServerSettings(identities: [
-        identity(authority.issue("first")), identity(authority.issue("second", names: "DNS:mail.example.com")),
+        tlsIdentity(authority.issue("first")), tlsIdentity(authority.issue("second", names: "DNS:mail.example.com")),
       ])
     }
     let configure = Configure.highest(version)
