@@ -167,6 +167,12 @@ private let methods: [LoginDraft.Method] = [
   .command,
 ]
 
+/// Before TLS, where that is demanded, nothing is said but the wish for it.
+private func expectNoMoreThanSTARTTLS(_ said: ArraySlice<UInt8>) {
+  let asked = ["S STARTTLS\r\n", "STLS\r\n", "STARTTLS\r\n"].map { Array($0.utf8) }
+  expect(said.isEmpty || asked.contains(Array(said)), "said in clear")
+}
+
 private func playBackend(_ mailProtocol: MailProtocol, _ choices: Choices, _ pieces: [[UInt8]]) -> Played {
   var terms = BackendTerms(channel: choices.bit(3) ? .startTLSFirst : .trusted(.encrypted))
   if choices.bit(4) { terms.pace = .stepwise }
@@ -193,11 +199,7 @@ private func playBackend(_ mailProtocol: MailProtocol, _ choices: Choices, _ pie
       let step = dialogue.receive(given.span, draft, &played.said)
       expect(step.consumed >= 0 && step.consumed <= given.count, "consumed")
       buffer.removeFirst(step.consumed)
-      if isInClear {
-        let asked = ["S STARTTLS\r\n", "STLS\r\n", "STARTTLS\r\n"].map { Array($0.utf8) }
-        let said = Array(played.said[before...])
-        expect(said.isEmpty || asked.contains(said), "said in clear")
-      }
+      if isInClear { expectNoMoreThanSTARTTLS(played.said[before...]) }
       switch step.action {
       case .read: expect(step.consumed == 0 && given.count <= Limits.backendLine, "a line without bound")
       case .proceed: expect(step.consumed > 0, "no progress")
@@ -251,11 +253,7 @@ private func playProbe(_ mailProtocol: MailProtocol, _ choices: Choices, _ piece
       let step = dialogue.receive(given.span, draft, &played.said)
       expect(step.consumed >= 0 && step.consumed <= given.count, "consumed")
       buffer.removeFirst(step.consumed)
-      if isInClear {
-        let asked = ["S STARTTLS\r\n", "STLS\r\n", "STARTTLS\r\n"].map { Array($0.utf8) }
-        let said = Array(played.said[before...])
-        expect(said.isEmpty || asked.contains(said), "said in clear")
-      }
+      if isInClear { expectNoMoreThanSTARTTLS(played.said[before...]) }
       switch step.action {
       case .read: expect(step.consumed == 0 && given.count <= Limits.backendLine, "a line without bound")
       case .proceed: expect(step.consumed > 0, "no progress")
