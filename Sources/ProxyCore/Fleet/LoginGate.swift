@@ -10,26 +10,26 @@ final class LoginGate: Sendable {
     var most: Int?
     /// Logins inside, and those that may go in and have not looked yet.
     var inside = 0
-    /// The line, from `head` on.
+    /// The line, from `head` on; who has left it meanwhile is not in `waiting` any more.
     var line: [SessionHandle] = []
     var head = 0
+    var waiting: Set<SessionHandle> = []
     /// Whose turn has come.
     var called: Set<SessionHandle> = []
-
-    var waiting: Int { line.count - head }
 
     /// Lets in whom there is room for; returns them, to be woken.
     mutating func call() -> [SessionHandle] {
       var woken: [SessionHandle] = []
-      while waiting > 0, most.map({ inside < $0 }) ?? true {
+      while !waiting.isEmpty, most.map({ inside < $0 }) ?? true {
         let next = line[head]
         head += 1
+        guard waiting.remove(next) != nil else { continue }
         inside += 1
         called.insert(next)
         woken.append(next)
       }
-      if head > 1_024, head * 2 > line.count {
-        line.removeFirst(head)
+      if waiting.isEmpty || head > 1_024 && head * 2 > line.count {
+        line.removeFirst(waiting.isEmpty ? line.count : head)
         head = 0
       }
       return woken
@@ -43,11 +43,11 @@ final class LoginGate: Sendable {
   func enter(_ handle: SessionHandle) -> Bool {
     state.withLock { state in
       if state.called.remove(handle) != nil { return true }
-      if state.waiting == 0, state.most.map({ state.inside < $0 }) ?? true {
+      if state.waiting.isEmpty, state.most.map({ state.inside < $0 }) ?? true {
         state.inside += 1
         return true
       }
-      if !state.line[state.head...].contains(handle) { state.line.append(handle) }
+      if state.waiting.insert(handle).inserted { state.line.append(handle) }
       return false
     }
   }
@@ -68,7 +68,7 @@ final class LoginGate: Sendable {
         state.inside -= 1
         return state.call()
       }
-      if let index = state.line[state.head...].firstIndex(of: handle) { state.line.remove(at: index) }
+      state.waiting.remove(handle)
       return []
     }
   }
@@ -82,5 +82,5 @@ final class LoginGate: Sendable {
   }
 
   /// Sessions in line.
-  var waiting: Int { state.withLock { $0.waiting } }
+  var waiting: Int { state.withLock { $0.waiting.count } }
 }
