@@ -8,7 +8,7 @@ package struct FleetPlan: Sendable {
   private(set) var book: BackendBook
   let listeners: [ListenerSettings]
 
-  /// Checks that pools name backends, and that their rings can be made.
+  /// Checks that pools name backends, that their rings can be made, and that probes have their passwords.
   init(_ settings: Settings, _ book: BackendBook) throws(SettingsErrors) {
     var errors: [SettingsError] = []
     for (name, pool) in settings.pools.sorted(by: { $0.key < $1.key }) {
@@ -34,6 +34,13 @@ package struct FleetPlan: Sendable {
               weight: member.weight, index: index)
           })
       } catch { errors.append(SettingsError(key: "\(key).ring", problem: "\(error)")) }
+    }
+    let members = Set(settings.pools.values.flatMap { $0.members.map(\.backend) })
+    let logins = members.compactMap { settings.backends[$0]?.health }.filter(\.isProbed).compactMap(\.login)
+    for (key, file) in Dictionary(logins.map { ($0.key, $0.passwordFile) }, uniquingKeysWith: { first, _ in first })
+      .sorted(by: <)
+    {
+      do throws(SettingsErrors) { _ = try SecretFile.read(file, key: key) } catch { errors += error.errors }
     }
     guard errors.isEmpty else { throw SettingsErrors(errors) }
     pools = settings.pools

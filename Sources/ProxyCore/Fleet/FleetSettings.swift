@@ -147,10 +147,13 @@ package struct ProbeLogin: Equatable, Sendable {
   package var user: String
   /// A file whose first line is the password.
   package var passwordFile: String
+  /// Where the configuration names the file.
+  package var key: String
 
   /// An account of its parts.
-  package init(user: String, passwordFile: String) {
+  package init(user: String, passwordFile: String, key: String = "health.login.password-file") {
     self.user = user
     self.passwordFile = passwordFile
+    self.key = key
   }
 }

@@ -118,7 +118,8 @@ struct PoolBuilder {
     if let login = section.section("login"), login.required("user") != nil, login.required("password-file") != nil,
       let user = login.text("user"), let file = login.text("password-file")
     {
-      health.login = ProbeLogin(user: user, passwordFile: builder.resolve(file))
+      health.login = ProbeLogin(
+        user: user, passwordFile: builder.resolve(file), key: login.path("password-file"))
     }
     return health
   }
