@@ -101,6 +101,21 @@ struct LoginGateTests {
     #expect(gate.leave() == [])
   }
 
+  /// Who has left the line is passed over, however many they are.
+  @Test func aLongLine() {
+    let gate = LoginGate(most: 1)
+    #expect(gate.enter(handle(0)))
+    for index in 1...5_000 { #expect(!gate.enter(handle(index))) }
+    for index in 1...5_000 where index % 1_000 != 0 { #expect(gate.withdraw(handle(index)) == []) }
+    #expect(gate.waiting == 5)
+    for index in stride(from: 1_000, through: 5_000, by: 1_000) {
+      #expect(gate.leave() == [handle(index)])
+      #expect(gate.enter(handle(index)))
+    }
+    #expect(gate.leave() == [])
+    #expect(gate.enter(handle(1)))
+  }
+
   @Test func aLargerBoundLetsMoreIn() {
     let gate = LoginGate(most: 1)
     #expect(gate.enter(handle(1)))
