@@ -2,11 +2,14 @@
 // A test that unwraps nil fails, which is what it is for.
 
 import Foundation
-import Synchronization
 import Testing
 
 @testable import Protocols
 @testable import ProxyCore
+
+#if !PROXYD_TSAN
+  import struct Synchronization.Mutex
+#endif
 
 /// What passes each other: words about a user or a member that come at the wrong moment.
 struct FleetRaceTests {
