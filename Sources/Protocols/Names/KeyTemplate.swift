@@ -21,12 +21,7 @@ package struct KeyFacts: Equatable, Sendable {
 package struct KeyTemplate: Equatable, Sendable {
   /// As the operator wrote it.
   package let text: String
-  private let pieces: [Piece]
-
-  private enum Piece: Equatable, Sendable {
-    case text([UInt8])
-    case part(Part)
-  }
+  private let pieces: [TemplatePiece<Part>]
 
   private enum Part: String, Equatable, Sendable {
     case name = "U"
@@ -52,36 +47,14 @@ package struct KeyTemplate: Equatable, Sendable {
   /// The whole name.
   package static let whole = KeyTemplate(text: "\\U", pieces: [.part(.name)])
 
-  private init(text: String, pieces: [Piece]) {
+  private init(text: String, pieces: [TemplatePiece<Part>]) {
     self.text = text
     self.pieces = pieces
   }
 
   /// Nil if a backslash stands before anything else, or the text is empty.
   package init?(_ text: String) {
-    var pieces: [Piece] = []
-    var plain: [UInt8] = []
-    var isEscaped = false
-    for character in text.unicodeScalars {
-      if isEscaped {
-        isEscaped = false
-        if character == "\\" {
-          plain.append(.ascii("\\"))
-        } else if let part = Part(rawValue: String(character)) {
-          if !plain.isEmpty { pieces.append(.text(plain)) }
-          plain = []
-          pieces.append(.part(part))
-        } else {
-          return nil
-        }
-      } else if character == "\\" {
-        isEscaped = true
-      } else {
-        plain += Array(String(character).utf8)
-      }
-    }
-    if !plain.isEmpty { pieces.append(.text(plain)) }
-    guard !isEscaped, !pieces.isEmpty else { return nil }
+    guard let pieces = TemplatePiece<Part>.pieces(of: text, mark: "\\") else { return nil }
     self.text = text
     self.pieces = pieces
   }

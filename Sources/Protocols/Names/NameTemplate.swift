@@ -5,12 +5,7 @@
 package struct NameTemplate: Equatable, Sendable {
   /// As the operator wrote it.
   package let text: String
-  private let pieces: [Piece]
-
-  private enum Piece: Equatable, Sendable {
-    case text([UInt8])
-    case part(Part)
-  }
+  private let pieces: [TemplatePiece<Part>]
 
   private enum Part: String, Equatable, Sendable {
     case name = "u"
@@ -63,29 +58,7 @@ package struct NameTemplate: Equatable, Sendable {
 
   /// Nil if a percent sign stands before anything else, or the text is empty.
   package init?(_ text: String) {
-    var pieces: [Piece] = []
-    var plain: [UInt8] = []
-    var isEscaped = false
-    for character in text.unicodeScalars {
-      if isEscaped {
-        isEscaped = false
-        if character == "%" {
-          plain.append(.ascii("%"))
-        } else if let part = Part(rawValue: String(character)) {
-          if !plain.isEmpty { pieces.append(.text(plain)) }
-          plain = []
-          pieces.append(.part(part))
-        } else {
-          return nil
-        }
-      } else if character == "%" {
-        isEscaped = true
-      } else {
-        plain += Array(String(character).utf8)
-      }
-    }
-    if !plain.isEmpty { pieces.append(.text(plain)) }
-    guard !isEscaped, !pieces.isEmpty else { return nil }
+    guard let pieces = TemplatePiece<Part>.pieces(of: text, mark: "%") else { return nil }
     self.text = text
     self.pieces = pieces
   }
