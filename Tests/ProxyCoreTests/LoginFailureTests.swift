@@ -432,7 +432,7 @@ final class TestConnection {
   private let fd: Int32
 
   init(_ port: UInt16, at host: UInt32 = 0x7F00_0001) {
-    fd = socket(AF_INET, Int32(SOCK_STREAM.rawValue), 0)
+    fd = socket(AF_INET, Int32(SOCK_STREAM.rawValue | SOCK_CLOEXEC.rawValue), 0)
     _ = fcntl(fd, F_SETFL, O_NONBLOCK)
     var address = sockaddr_in()
     address.sin_family = sa_family_t(AF_INET)
