@@ -61,14 +61,16 @@ package final class BackendStanding: Sendable {
     }
   }
 
-  /// Something was learned about its health. Returns what that changes.
-  func learn(_ evidence: HealthEvidence, at now: UInt64) -> HealthChange? {
-    state.withLock { $0.health.learn(evidence, at: now) }
+  /// Something was learned about its health; `trial`: of the login that tried it. Returns what that changes.
+  func learn(_ evidence: HealthEvidence, of trial: HealthTrial? = nil, at now: UInt64) -> HealthChange? {
+    state.withLock { $0.health.learn(evidence, of: trial, at: now) }
   }
 
-  /// Whether a login may go there now, whatever the operator wants: to one that is lost and not probed, one at a time does,
-  /// and what is learned next of a login is taken for its outcome.
-  func mayTry(at now: UInt64) -> Bool { state.withLock { $0.health.mayTry(at: now) } }
+  /// Whether a login may go there now, whatever the operator wants: to one that is lost and not probed, one at a time does.
+  func mayTry(at now: UInt64) -> HealthAccess { state.withLock { $0.health.mayTry(at: now) } }
+
+  /// The login that tried it is over.
+  func abandon(_ trial: HealthTrial, at now: UInt64) { state.withLock { $0.health.abandon(trial, at: now) } }
 
   /// A new configuration. What an agent told that is asked no more is forgotten. Returns what that changes of its health.
   func adopt(_ settings: HealthSettings, at now: UInt64) -> HealthChange? {
@@ -91,8 +93,8 @@ package final class BackendStanding: Sendable {
       return Snapshot(
         admin: admin, health: state.health.state, since: state.health.since, weight: state.weight,
         agentWeight: state.agentWeight, share: state.agentShare, most: state.agentSessions,
-        isTrialDue: state.health.isTrialDue(at: now), sessions: present.load(ordering: .relaxed),
-        logins: entering.load(ordering: .relaxed))
+        isTrialDue: state.health.isTrialDue(at: now), losses: state.health.losses,
+        sessions: present.load(ordering: .relaxed), logins: entering.load(ordering: .relaxed))
     }
   }
 
@@ -117,18 +119,12 @@ package final class BackendStanding: Sendable {
     package let most: Int?
     /// Whether it is lost, not probed, and a login may try it now.
     let isTrialDue: Bool
+    /// How often it was lost.
+    let losses: Int
     /// Sessions.
     package let sessions: Int
     /// Logins in progress.
     package let logins: Int
-
-    /// Whether a user with sessions there may open more.
-    package var keeps: Bool {
-      switch admin {
-      case .ready, .drain: !health.isDown
-      case .maintenance, .removed: false
-      }
-    }
 
     /// When it came back from being lost; nil if it never was.
     var recovered: UInt64? { since > 0 && !health.isDown ? since : nil }

@@ -357,8 +357,8 @@ package final class Fleet: Sendable {
   }
 
   /// The same of one that is at hand.
-  func learn(_ standing: BackendStanding, _ evidence: HealthEvidence) {
-    let change = standing.learn(evidence, at: clock.now)
+  func learn(_ standing: BackendStanding, _ evidence: HealthEvidence, of trial: HealthTrial? = nil) {
+    let change = standing.learn(evidence, of: trial, at: clock.now)
     switch evidence {
     case .loginFailed, .loginRefused: probers.withLock { $0 }?.probeNow(standing.name)
     case .probeSucceeded, .probeFailed, .loginAnswered, .agentDown, .agentUp: break
@@ -384,7 +384,8 @@ package final class Fleet: Sendable {
       guard stands.admin.takesPart else { return evictions.begin(name, .rate(moveRate(name)), .moved) }
       let spread = pools.map(\.settings).filter { $0.members.contains { $0.backend == name } }.map(\.spread).max() ?? 0
       guard stands.health.isDown, spread > 0 else { return evictions.end(name) }
-      evictions.begin(name, .within(spread), .backendLost)
+      // Logins that try it are to show whether it is still lost.
+      evictions.begin(name, .within(spread), .backendLost, sparing: stands.losses)
     }
   }
 }
