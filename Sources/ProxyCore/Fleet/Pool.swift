@@ -243,16 +243,20 @@ package final class Pool: Sendable {
     }
   }
 
-  /// The login could not be served by its member: the claim is for another one from here on. False if there is none, or
-  /// the user has other sessions there that stay.
+  /// The login could not be served by its member: the claim is for another one from here on, which is waited for if the
+  /// user has to leave the member anyway. False if there is none, or the user has other sessions there that stay.
   func relocate(_ claim: inout Claim) -> Bool {
     guard let member = claim.member else { preconditionFailure("a claim without a place is relocated") }
     claim.tried.append(member.name)
     let plan = plan
     let choice = plan.choice(tag: claim.tag, tried: claim.tried, at: clock.now)
     guard choice.candidates.indices.contains(where: { choice.isOpen($0) }) else { return false }
-    if let residents {
-      guard residents.relocate(claim.user, claim.handle, question(claim)) != nil else { return false }
+    if let residents, residents.relocate(claim.user, claim.handle, question(claim)) == nil {
+      // Where the user is leaving already, the word that this session has to go is on its way, and takes it further.
+      if !residents.isLeaving(claim.user, claim.handle) {
+        guard case .ends = company(member.name, .none, wasThere: true, claim, plan) else { return false }
+        residents.leave(claim.user, claim.handle)
+      }
     }
     vacate(&claim)
     claim.stage = .wanting

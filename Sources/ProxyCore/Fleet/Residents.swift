@@ -248,6 +248,15 @@ final class Residents: Sendable {
 
   // MARK: Leaving
 
+  /// Whether a session has a place that the user has to leave.
+  func isLeaving(_ user: String, _ handle: SessionHandle) -> Bool {
+    let user = UserKey(user)
+    return shard(user).state.withLock { state in
+      guard case .leaving? = state.residents[user]?.stage else { return false }
+      return state.residents[user]?.here.contains(handle) ?? false
+    }
+  }
+
   /// The user is to go elsewhere: the sessions here are ended.
   /// Who logs in from now on waits for the last to be gone.
   private func recall(_ user: String) {
