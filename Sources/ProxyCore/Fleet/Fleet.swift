@@ -5,20 +5,20 @@ internal import Protocols
 internal import Synchronization
 
 package final class Fleet: Sendable {
-  private let log: Log
+  let log: Log
   let clock: Clock
-  private let state = Mutex(State())
+  let state = Mutex(State())
   private let callbacks = Mutex(Callbacks())
   private let evictions: Evictions
   /// Held while it is decided whether a backend's sessions end, while pools are made anew, and while an operator's word is
   /// taken: of two threads the one that looks last has the last word.
   private let deciding = Mutex<Void>(())
   private let building = Mutex<Void>(())
-  private let listening = Mutex<Void>(())
+  let listening = Mutex<Void>(())
   /// Ends with the fleet.
-  private let probers: Mutex<Probers?> = Mutex(nil)
+  let probers: Mutex<Probers?> = Mutex(nil)
 
-  private struct State {
+  struct State {
     var standings: [String: BackendStanding] = [:]
     var pools: [String: Pool] = [:]
     /// The members' gates, by pool and backend: who is inside stays counted over a reload.
@@ -31,7 +31,7 @@ package final class Fleet: Sendable {
     var played: (any UserDirectory)?
   }
 
-  private struct Past {
+  struct Past {
     var standings: [String: BackendStanding] = [:]
     var pools: [String: Pool] = [:]
   }
@@ -117,36 +117,6 @@ package final class Fleet: Sendable {
   func isEmptying(_ backend: String) -> Bool { evictions.isRunning(backend) }
 
   // MARK: Configuration
-
-  /// Opens the file of what is remembered over a restart, unless it is open: another one takes a restart.
-  func open(_ path: String?) throws(SettingsErrors) {
-    let known = state.withLock { $0.file }
-    if let known, known.path != path {
-      log.logger.warning("a change takes a restart", metadata: ["key": "state-file"])
-    }
-    guard known == nil, let path else { return }
-    let file: StateFile
-    do throws(StateFileError) {
-      file = try StateFile(path) { [log] news in
-        switch news {
-        case .trouble(let reason):
-          log.logger.error(
-            "the state file can't be written: what is new is remembered in memory only",
-            metadata: ["file": "\(path)", "reason": "\(reason)"])
-        case .complete: log.logger.notice("the state file is written again", metadata: ["file": "\(path)"])
-        }
-      }
-    } catch {
-      throw SettingsErrors([SettingsError(key: "state-file", problem: "\(error)")])
-    }
-    state.withLock { $0.file = file }
-  }
-
-  /// Writes what is left to be written.
-  func close() {
-    let file = state.withLock { $0.file.take() }
-    file?.close()
-  }
 
   /// Goes over to a configuration. What is known of backends and users stays. A ring may take a tenth of a second, and to
   /// read a pool's users more: no login waits for that.
@@ -285,46 +255,8 @@ package final class Fleet: Sendable {
     }
   }
 
-  // MARK: What operators want
-
-  /// Takes an operator's word about a backend.
-  @discardableResult
-  package func setAdmin(_ backend: String, _ admin: AdminState) -> Told {
-    guard let standing = standing(backend) else { return .unknownBackend }
-    let told = listening.withLock { _ in
-      standing.set(admin)
-      return keep(standing)
-    }
-    log.logger.notice("backend set", metadata: ["backend": "\(backend)", "state": "\(admin.rawValue)"])
-    decideOnGuests(standing)
-    if admin.takesPart { probers.withLock { $0 }?.probeNow(backend) }
-    return told
-  }
-
-  /// Takes a weight an operator set; nil for the configuration's.
-  @discardableResult
-  package func setWeight(_ backend: String, _ weight: Int?) -> Told {
-    guard let standing = standing(backend) else { return .unknownBackend }
-    let told = listening.withLock { _ in
-      standing.set(weight: weight)
-      return keep(standing)
-    }
-    log.logger.notice(
-      "backend set", metadata: ["backend": "\(backend)", "weight": "\(weight.map(String.init) ?? "default")"])
-    rebuild(backend)
-    return told
-  }
-
-  /// Keeps what operators told about a backend.
-  private func keep(_ standing: BackendStanding) -> Told {
-    guard let file = state.withLock({ $0.file }) else { return .notKept("there is no state-file") }
-    let row = BackendRow(
-      name: standing.name, state: standing.admin, weight: standing.weight, since: WallTime.second)
-    return file.save(row).map { .notKept($0) } ?? .kept
-  }
-
   /// A weight has changed.
-  private func rebuild(_ backend: String) {
+  func rebuild(_ backend: String) {
     building.withLock { _ in
       for pool in pools where pool.plan.index(of: backend) != nil { rebuild(pool, pool.settings) }
     }
@@ -378,7 +310,7 @@ package final class Fleet: Sendable {
 
   /// Has the sessions at a backend end, or lets them stay, as it stands now: whatever changed last. One after the other,
   /// so that the last to look decides.
-  private func decideOnGuests(_ standing: BackendStanding) {
+  func decideOnGuests(_ standing: BackendStanding) {
     deciding.withLock { _ in
       let (name, stands) = (standing.name, standing.snapshot(at: clock.now))
       guard stands.admin.takesPart else { return evictions.begin(name, .rate(moveRate(name)), .moved) }

@@ -1,0 +1,76 @@
+/// What the fleet remembers over a restart: the state file, and what operators told about backends.
+
+internal import Logging
+internal import Synchronization
+
+extension Fleet {
+  // MARK: The file
+
+  /// Opens the file of what is remembered over a restart, unless it is open: another one takes a restart.
+  func open(_ path: String?) throws(SettingsErrors) {
+    let known = state.withLock { $0.file }
+    if let known, known.path != path {
+      log.logger.warning("a change takes a restart", metadata: ["key": "state-file"])
+    }
+    guard known == nil, let path else { return }
+    let file: StateFile
+    do throws(StateFileError) {
+      file = try StateFile(path) { [log] news in
+        switch news {
+        case .trouble(let reason):
+          log.logger.error(
+            "the state file can't be written: what is new is remembered in memory only",
+            metadata: ["file": "\(path)", "reason": "\(reason)"])
+        case .complete: log.logger.notice("the state file is written again", metadata: ["file": "\(path)"])
+        }
+      }
+    } catch {
+      throw SettingsErrors([SettingsError(key: "state-file", problem: "\(error)")])
+    }
+    state.withLock { $0.file = file }
+  }
+
+  /// Writes what is left to be written.
+  func close() {
+    let file = state.withLock { $0.file.take() }
+    file?.close()
+  }
+
+  // MARK: What operators want
+
+  /// Takes an operator's word about a backend.
+  @discardableResult
+  package func setAdmin(_ backend: String, _ admin: AdminState) -> Told {
+    guard let standing = standing(backend) else { return .unknownBackend }
+    let told = listening.withLock { _ in
+      standing.set(admin)
+      return keep(standing)
+    }
+    log.logger.notice("backend set", metadata: ["backend": "\(backend)", "state": "\(admin.rawValue)"])
+    decideOnGuests(standing)
+    if admin.takesPart { probers.withLock { $0 }?.probeNow(backend) }
+    return told
+  }
+
+  /// Takes a weight an operator set; nil for the configuration's.
+  @discardableResult
+  package func setWeight(_ backend: String, _ weight: Int?) -> Told {
+    guard let standing = standing(backend) else { return .unknownBackend }
+    let told = listening.withLock { _ in
+      standing.set(weight: weight)
+      return keep(standing)
+    }
+    log.logger.notice(
+      "backend set", metadata: ["backend": "\(backend)", "weight": "\(weight.map(String.init) ?? "default")"])
+    rebuild(backend)
+    return told
+  }
+
+  /// Keeps what operators told about a backend.
+  private func keep(_ standing: BackendStanding) -> Told {
+    guard let file = state.withLock({ $0.file }) else { return .notKept("there is no state-file") }
+    let row = BackendRow(
+      name: standing.name, state: standing.admin, weight: standing.weight, since: WallTime.second)
+    return file.save(row).map { .notKept($0) } ?? .kept
+  }
+}
