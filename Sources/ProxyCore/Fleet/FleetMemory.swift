@@ -6,8 +6,9 @@ internal import Synchronization
 extension Fleet {
   // MARK: The file
 
-  /// Opens the file of what is remembered over a restart, unless it is open: another one takes a restart.
-  func open(_ path: String?) throws(SettingsErrors) {
+  /// Opens the file of what is remembered over a restart, unless it is open: another one takes a restart. Users in it that
+  /// no pool of the plan will ask for are forgotten when they are old.
+  func open(_ path: String?, for plan: FleetPlan) throws(SettingsErrors) {
     let known = state.withLock { $0.file }
     if let known, known.path != path {
       log.logger.warning("a change takes a restart", metadata: ["key": "state-file"])
@@ -26,6 +27,12 @@ extension Fleet {
       }
     } catch {
       throw SettingsErrors([SettingsError(key: "state-file", problem: "\(error)")])
+    }
+    let forgotten = file.forget(allBut: plan.tables, before: WallTime.second - plan.keepsStrangers)
+    for (pool, users) in forgotten.sorted(by: { $0.key < $1.key }) {
+      log.logger.notice(
+        "users of a pool that is gone are forgotten",
+        metadata: ["file": "\(path)", "pool": "\(pool)", "users": "\(users)"])
     }
     state.withLock { $0.file = file }
   }
