@@ -18,6 +18,8 @@ package final class BackendStanding: Sendable {
     var admin = AdminState.ready
     /// The weight an operator set; nil for the configuration's.
     var weight: Int?
+    /// What of the two was told, to this process or to one before whose word was read.
+    var told: Told = []
     /// The share an agent told, in percent.
     var agentShare = 100
     /// What an agent told.
@@ -26,6 +28,13 @@ package final class BackendStanding: Sendable {
     var agentWeight: Int?
     /// The most sessions an agent wants; nil for the configuration's.
     var agentSessions: Int?
+  }
+
+  private struct Told: OptionSet {
+    let rawValue: UInt8
+
+    static let admin = Told(rawValue: 1 << 0)
+    static let weight = Told(rawValue: 1 << 1)
   }
 
   /// A backend of which nothing is known: it is taken to be well.
@@ -40,7 +49,12 @@ package final class BackendStanding: Sendable {
   package var admin: AdminState { state.withLock { $0.admin } }
 
   /// Takes what the operator wants.
-  func set(_ admin: AdminState) { state.withLock { $0.admin = admin } }
+  func set(_ admin: AdminState) {
+    state.withLock { state in
+      state.admin = admin
+      state.told.insert(.admin)
+    }
+  }
 
   /// The weight an operator has set; nil for the configuration's.
   package var weight: Int? { state.withLock { $0.weight } }
@@ -49,7 +63,33 @@ package final class BackendStanding: Sendable {
   var wantedWeight: Int? { state.withLock { $0.weight ?? $0.agentWeight } }
 
   /// Takes an operator's weight.
-  func set(weight: Int?) { state.withLock { $0.weight = weight } }
+  func set(weight: Int?) {
+    state.withLock { state in
+      state.weight = weight
+      state.told.insert(.weight)
+    }
+  }
+
+  /// Takes what operators told a process before, but for what they told this one. False if that was all.
+  func recall(_ row: BackendRow) -> Bool {
+    state.withLock { state in
+      guard state.told != [.admin, .weight] else { return false }
+      if !state.told.contains(.admin) { state.admin = row.state }
+      if !state.told.contains(.weight) { state.weight = row.weight }
+      state.told = [.admin, .weight]
+      return true
+    }
+  }
+
+  /// What operators told, to be kept; `row`: what is kept by now. Nil if they told this process nothing.
+  func row(over row: BackendRow?, since: Int) -> BackendRow? {
+    state.withLock { state in
+      guard !state.told.isEmpty else { return nil }
+      return BackendRow(
+        name: name, state: state.told.contains(.admin) ? state.admin : row?.state ?? .ready,
+        weight: state.told.contains(.weight) ? state.weight : row?.weight, since: since)
+    }
+  }
 
   /// What its agent told; what it left out stays.
   func agent(_ report: AgentReport) {

@@ -169,24 +169,17 @@ package final class Fleet: Sendable {
     let now = clock.now
     var changes: [(BackendStanding, HealthChange?)] = []
     for (name, backend) in plan.backends {
+      let row = state.file?.row(of: name)
       if let known = state.standings[name] ?? state.past.standings.removeValue(forKey: name) {
         state.standings[name] = known
         let admin = known.snapshot(at: now).admin
+        if let row { recall(row, known) }
         let change = known.adopt(backend.health, at: now)
         if change != nil || known.snapshot(at: now).admin != admin { changes.append((known, change)) }
         continue
       }
       let standing = BackendStanding(name, backend.health)
-      if let row = state.file?.backends.first(where: { $0.name == name }) {
-        standing.set(row.state)
-        standing.set(weight: row.weight)
-        log.logger.notice(
-          "a backend is as operators set it before the start",
-          metadata: [
-            "backend": "\(name)", "state": "\(row.state.rawValue)",
-            "weight": "\(row.weight.map(String.init) ?? "default")",
-          ])
-      }
+      if let row { recall(row, standing) }
       state.standings[name] = standing
     }
     for (name, standing) in state.standings where plan.backends[name] == nil {

@@ -34,7 +34,16 @@ extension Fleet {
         "users of a pool that is gone are forgotten",
         metadata: ["file": "\(path)", "pool": "\(pool)", "users": "\(users)"])
     }
-    state.withLock { $0.file = file }
+    listening.withLock { _ in
+      let known = state.withLock { state in
+        state.file = file
+        return Array(state.standings.values) + Array(state.past.standings.values)
+      }
+      // What was told without a file is kept from now on.
+      for standing in known {
+        if let row = standing.row(over: file.row(of: standing.name), since: WallTime.second) { file.keep(row) }
+      }
+    }
   }
 
   /// Writes what is left to be written.
@@ -73,11 +82,21 @@ extension Fleet {
     return told
   }
 
+  /// Takes what operators told a process before: at the start, or when a reload names the file.
+  func recall(_ row: BackendRow, _ standing: BackendStanding) {
+    guard standing.recall(row) else { return }
+    log.logger.notice(
+      "a backend is as operators set it before the start",
+      metadata: [
+        "backend": "\(standing.name)", "state": "\(standing.admin.rawValue)",
+        "weight": "\(standing.weight.map(String.init) ?? "default")",
+      ])
+  }
+
   /// Keeps what operators told about a backend.
   private func keep(_ standing: BackendStanding) -> Told {
     guard let file = state.withLock({ $0.file }) else { return .notKept("there is no state-file") }
-    let row = BackendRow(
-      name: standing.name, state: standing.admin, weight: standing.weight, since: WallTime.second)
+    guard let row = standing.row(over: file.row(of: standing.name), since: WallTime.second) else { return .kept }
     return file.save(row).map { .notKept($0) } ?? .kept
   }
 }

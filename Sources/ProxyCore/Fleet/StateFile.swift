@@ -60,6 +60,9 @@ package final class StateFile: Sendable {
     }
   }
 
+  /// What was kept about a backend when it was opened.
+  func row(of backend: String) -> BackendRow? { backends.first { $0.name == backend } }
+
   /// Whether what is given to it is soon there; otherwise it is not worth waiting for.
   var isTrusted: Bool { trusted.load(ordering: .acquiring) }
 
@@ -96,6 +99,12 @@ package final class StateFile: Sendable {
     let deadline = DispatchTime.now() + .nanoseconds(Int(patience))
     guard written.wait(timeout: deadline) == .success else { return StateFile.silence }
     return change { $0.lack(of: row) }
+  }
+
+  /// The same without a wait.
+  func keep(_ row: BackendRow) {
+    _ = change { $0.add(row, nil) }
+    signal.signal()
   }
 
   // MARK: Users

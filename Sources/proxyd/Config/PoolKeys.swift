@@ -114,7 +114,7 @@ enum PoolKeys {
       path: "state-file", kind: .path, standard: "none",
       help: """
         A SQLite file that proxyd alone writes: where users are (`affinity: table`), and what operators told about backends \
-        at run time. Without it both are forgotten at the end. A change takes a restart.
+        at run time. Without it both are forgotten at the end. A reload may add it; another change takes a restart.
         """,
       sample: "# state-file: /var/lib/proxyd/state.db"),
   ]
