@@ -61,7 +61,7 @@ package final class Proxy: Sendable {
   package func start() throws(SettingsErrors) {
     try changing.withLock { _ throws(SettingsErrors) in
       let (settings, fleet) = state.withLock { ($0.current.settings, $0.current.fleet) }
-      try house.fleet.open(settings.stateFile)
+      try house.fleet.open(settings.stateFile, for: fleet)
       house.fleet.adopt(fleet)
     }
     for loop in loops { loop.start() }
@@ -95,7 +95,7 @@ package final class Proxy: Sendable {
       // The ports are closed already, and nobody would accept at new ones.
       if isStopping { throw SettingsErrors([SettingsError(key: "", problem: "the proxy is stopping")]) }
       let prepared = try Proxy.prepare(settings, predecessor: current)
-      try house.fleet.open(settings.stateFile)
+      try house.fleet.open(settings.stateFile, for: prepared.fleet)
       do throws(SystemError) { try house.log.reconfigure(settings.log) } catch {
         throw SettingsErrors([SettingsError(key: "log.to", problem: "it can't be opened: \(error)")])
       }

@@ -140,7 +140,9 @@ struct ResidentsTests {
     }
 
     func enter(_ user: String, _ index: Int, leaves: SessionEnd.Reason? = nil) -> Residents.Entry {
-      residents.enter(user, handle(index), PlaceQuestion(preferred: "a") { _ in true }) { _ in leaves }
+      residents.enter(user, handle(index), PlaceQuestion(preferred: "a") { _ in true }) { _, _, _ in
+        leaves.map { .ends($0) } ?? .joins
+      }
     }
 
     func leave(_ user: String, _ index: Int) { residents.leave(user, handle(index)) }
@@ -324,8 +326,8 @@ struct ResidentsTests {
       var waiting: [SessionHandle: String] = [:]
       var number = 0
       func enter(_ user: String, _ handle: SessionHandle) {
-        let entry = residents.enter(user, handle, PlaceQuestion(preferred: nil) { _ in true }) { _ in
-          Int.random(in: 0..<20) == 0 ? .backendLost : nil
+        let entry = residents.enter(user, handle, PlaceQuestion(preferred: nil) { _ in true }) { _, _, _ in
+          Int.random(in: 0..<20) == 0 ? .ends(.backendLost) : .joins
         }
         switch entry {
         case .at(let member):

@@ -5,14 +5,16 @@ import Testing
 /// What becomes of a backend, by tables and by a walk beside a model that looks at all that was ever learned.
 struct HealthTests {
   /// A story: `second:event`, or `second:event=change`. Events: `P` and `p` a good and a bad probe, `A` `f` `r` a login
-  /// answered, failed and refused, `u` `d` the agent's word, `t` whether a login may go there.
+  /// answered, failed and refused, `u` `d` the agent's word, `t` whether a login may go there. If that is a trial, the next
+  /// words of logins are its own; `-A` `-f` `-r` are another's. `x`: it is over, and nothing was learned.
   private static func play(_ story: String, _ health: inout Health) -> String {
     var told: [String] = []
+    var trial: HealthTrial?
     for word in story.split(separator: " ").map({ $0.split(separator: "=")[0] }) {
       let parts = word.split(separator: ":")
       let now = Timeouts.seconds(UInt64(parts[0]) ?? 0)
       let evidence: HealthEvidence? =
-        switch parts[1] {
+        switch parts[1].drop(while: { $0 == "-" }) {
         case "P": .probeSucceeded
         case "p": .probeFailed("probe")
         case "A": .loginAnswered
@@ -24,14 +26,22 @@ struct HealthTests {
         }
       var change = ""
       if let evidence {
-        switch health.learn(evidence, at: now) {
+        switch health.learn(evidence, of: parts[1].hasPrefix("-") ? nil : trial, at: now) {
         case .lost(let why): change = "=lost-by-\(why)"
         case .recovered: change = "=back"
         case nil: break
         }
         #expect(change.isEmpty || health.since == now, "\(story)")
+      } else if parts[1] == "x" {
+        trial.map { health.abandon($0, at: now) }
       } else {
-        change = health.mayTry(at: now) ? "=yes" : "=no"
+        switch health.mayTry(at: now) {
+        case .open: change = "=yes"
+        case .trial(let login):
+          change = "=yes"
+          trial = login
+        case .closed: change = "=no"
+        }
       }
       told.append("\(word)\(change)")
     }
@@ -112,6 +122,14 @@ struct HealthTests {
     "0:f 0:f 0:f=lost-by-login 10:t=yes 10:f 30:t=yes 30:A 30:t=yes 30:f 49:t=no 50:t=yes 50:A 50:t=yes 51:A=back",
     // Late words of other logins change neither the pause nor anything for the better.
     "0:f 0:f 0:f=lost-by-login 1:f 2:A 2:A 2:A 9:t=no 10:t=yes",
+    // Nor do they while one is under way: neither its outcome nor what counts for the recovery is theirs.
+    "0:f 0:f 0:f=lost-by-login 10:t=yes 11:-A 11:-A 12:t=no 13:-f 14:-r 15:t=no 16:A 16:t=yes 17:-f 18:-A 19:A=back",
+    "0:f 0:f 0:f=lost-by-login 10:t=yes 11:-A 12:f 12:-A 31:t=no 32:t=yes 32:-f 33:A",
+    // One whose client goes away: the next after the pause, which is not doubled. Its late word is nobody's.
+    "0:f 0:f 0:f=lost-by-login 10:t=yes 11:x 11:A 20:t=no 21:t=yes 22:f 41:t=no 42:t=yes 43:x 62:t=no 63:t=yes",
+    "0:f 0:f 0:f=lost-by-login 10:t=yes 11:A 12:x 12:t=yes 13:A=back 14:x 15:t=yes",
+    // One that was superseded.
+    "0:f 0:f 0:f=lost-by-login 10:t=yes 70:t=yes 71:-A 71:-f 72:t=no 73:A 73:t=yes",
     // A trial of which nothing is heard.
     "0:f 0:f 0:f=lost-by-login 10:t=yes 69:t=no 70:t=yes 71:A 71:t=yes",
     // One that flaps: trials until the time is over.
@@ -213,6 +231,7 @@ struct HealthTests {
       if logsIn { settings.login = ProbeLogin(user: "probe", passwordFile: "pw") }
       var health = Health(settings)
       var model = HealthModel(settings)
+      var trial: HealthTrial?
       var now = Timeouts.seconds(UInt64.random(in: 1...1_000, using: &random))
       // How likely the next is good: it has good and bad times, some of them long.
       var goodness = 50
@@ -229,14 +248,23 @@ struct HealthTests {
         case 0..<3 where isProbed: evidence = isGood ? .probeSucceeded : .probeFailed("p")
         case 3: evidence = isGood ? .agentUp : .agentDown("a")
         case 4..<7:
-          #expect(health.mayTry(at: now) == model.mayTry(at: now))
+          let access = health.mayTry(at: now)
+          if case .trial(let login) = access { trial = login }
+          #expect((access != .closed) == model.mayTry(at: now))
+          continue
+        case 7 where trial != nil && Int.random(in: 0..<4, using: &random) == 0:
+          trial.map { health.abandon($0, at: now) }
+          model.abandon(at: now)
+          trial = nil
           continue
         default:
           evidence = isGood ? .loginAnswered : Bool.random(using: &random) ? .loginFailed("f") : .loginRefused("r")
         }
         let before = health.state.isDown
-        let change = health.learn(evidence, at: now)
-        let isDown = model.learn(evidence, at: now)
+        // Some of what logins tell is another's than the trial's.
+        let teller = Int.random(in: 0..<4, using: &random) > 0 ? trial : nil
+        let change = health.learn(evidence, of: teller, at: now)
+        let isDown = model.learn(evidence, isTrials: teller != nil, at: now)
         #expect(health.state.isDown == isDown)
         switch change {
         case .lost:
@@ -274,23 +302,25 @@ private struct HealthModel {
   }
 
   private enum Kind: Equatable {
-    case goodProbe, badProbe, answered, trialAnswered, failed, refused, trialBegan
+    case goodProbe, badProbe, answered, trialAnswered, failed, refused, trialFailed, trialBegan, trialAbandoned
   }
 
   init(_ settings: HealthSettings) { self.settings = settings }
 
   /// Whether it is down after all.
-  mutating func learn(_ evidence: HealthEvidence, at now: UInt64) -> Bool {
+  mutating func learn(_ evidence: HealthEvidence, isTrials: Bool, at now: UInt64) -> Bool {
     let kind: Kind
+    let isOutcome = isTrials && isTrying
     switch evidence {
     case .agentUp, .agentDown:
       agentIsDown = evidence != .agentUp
       return isLost || agentIsDown
     case .probeSucceeded: kind = .goodProbe
     case .probeFailed: kind = .badProbe
-    case .loginAnswered: kind = isTrying ? .trialAnswered : .answered
-    case .loginFailed: kind = .failed
-    case .loginRefused: kind = .refused
+    case .loginAnswered: kind = isOutcome ? .trialAnswered : .answered
+    case .loginFailed, .loginRefused:
+      if isLost, !settings.isProbed, !isOutcome { return true }
+      kind = isOutcome ? .trialFailed : evidence == .loginFailed("f") ? .failed : .refused
     }
     events.append(Event(time: now, kind: kind))
     if isLost ? isBack : isGone {
@@ -301,9 +331,14 @@ private struct HealthModel {
     return isLost || agentIsDown
   }
 
-  /// The last to go there is a trial, and no login has told anything since.
+  /// The last trial has told nothing yet.
   private var isTrying: Bool {
-    events.last { $0.kind != .goodProbe && $0.kind != .badProbe }?.kind == .trialBegan
+    let ends: [Kind] = [.trialAnswered, .trialFailed, .trialAbandoned]
+    return events.last { $0.kind == .trialBegan || ends.contains($0.kind) }?.kind == .trialBegan
+  }
+
+  mutating func abandon(at now: UInt64) {
+    if isLost, isTrying { events.append(Event(time: now, kind: .trialAbandoned)) }
   }
 
   private var isGone: Bool {
@@ -325,10 +360,12 @@ private struct HealthModel {
   }
 
   private var isBack: Bool {
-    let telling = events.filter { $0.kind != .answered && $0.kind != .trialBegan }
+    let silent: [Kind] = [.answered, .trialBegan, .trialAbandoned]
+    let telling = events.filter { !silent.contains($0.kind) }
     let good = telling.reversed().prefix { $0.kind == .goodProbe || $0.kind == .trialAnswered }
     guard let last = good.first, let first = good.last, last.time == events.last?.time else { return false }
-    return events.last?.kind != .answered && good.count >= settings.rise && last.time - first.time >= hold
+    return events.last.map { !silent.contains($0.kind) } ?? false && good.count >= settings.rise
+      && last.time - first.time >= hold
   }
 
   /// How long it has to stay good.
@@ -356,12 +393,14 @@ private struct HealthModel {
         opens = event.time
         pause = 10
         began = nil
-      case .failed, .refused:
-        guard began != nil else { continue }
+      case .trialFailed:
         pause = min(2 * pause, 300)
         opens = event.time + Timeouts.seconds(pause)
         began = nil
-      case .goodProbe, .badProbe, .answered: break
+      case .trialAbandoned:
+        opens = event.time + Timeouts.seconds(pause)
+        began = nil
+      case .goodProbe, .badProbe, .answered, .failed, .refused: break
       }
     }
     guard now >= opens else { return false }

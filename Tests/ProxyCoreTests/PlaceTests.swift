@@ -219,6 +219,60 @@ struct PlaceTests {
     for peer in [client, first, second] { peer.close() }
   }
 
+  /// A login's member fails in the moment between the word that its user has to go and its arrival: the login goes on all
+  /// the same.
+  @Test func aMoveMeetsAFailure() throws {
+    let servers = ["a": TestServer(), "b": TestServer()]
+    let directory = PlayedDirectory()
+    let stage = try LoopStage(settings(servers), directory: directory)
+    directory.set(.at("a"))
+    let client = logIn(stage)
+    let first = try #require(servers["a"]).accept()
+    directory.set(.at("b"))
+    stage.onLoop { loop in
+      directory.recall("alice")
+      first.close()
+      for session in loop.sessions.all { session.step(.backend, on: loop) }
+    }
+    let second = welcome(try #require(servers["b"]))
+    _ = client.hear("a OK in\r\n")
+    #expect(directory.departed == ["alice"])
+    #expect(stage.house.fleet.standing("a")?.sessions == 0)
+    #expect(stage.house.fleet.standing("a")?.logins == 0)
+    #expect(stage.house.fleet.standing("b")?.sessions == 1)
+    #expect(stage.log().contains("event=next-member"))
+    for peer in [client, second] { peer.close() }
+    eventually("it is gone") { stage.house.fleet.pool("mail")?.sessions == 0 }
+  }
+
+  /// A login by which its member is found to be lost does not stay for the user's other sessions there: they have to go, and
+  /// it waits for that.
+  @Test func whoFindsTheMemberLostGoesOn() throws {
+    let servers = ["a": TestServer(), "b": TestServer()]
+    var settings = settings(servers)
+    settings.pools["mail"]?.balance = .affinity(affinity(.hash, pause: 0))
+    for name in servers.keys { settings.backends[name]?.health.failedLogins = 2 }
+    let stage = try LoopStage(settings)
+    let home = try #require(stage.house.fleet.pool("mail")?.home(of: "alice"))
+    let there = try #require(servers[home])
+    let first = logIn(stage)
+    let backend = welcome(there)
+    _ = first.hear("a OK in\r\n")
+    // The member is not lost by the first that fails, so that nobody has to go.
+    let refused = logIn(stage)
+    there.accept().close()
+    _ = refused.hear("a NO [UNAVAILABLE]")
+    let second = logIn(stage)
+    there.accept().close()
+    _ = first.hear("* BYE Disconnected by the server; connect again.\r\n")
+    #expect(backend.hearsClose())
+    let other = welcome(try #require(servers[home == "a" ? "b" : "a"]))
+    _ = second.hear("a OK in\r\n")
+    for peer in [first, backend, refused, second, other] { peer.close() }
+    eventually("all are gone") { stage.house.fleet.pool("mail")?.residents?.count == 0 }
+    #expect(stage.house.fleet.standings.allSatisfy { $0.sessions == 0 && $0.logins == 0 })
+  }
+
   /// What the directory says may be old when it is heard: a member that is gone from the pool, or lost. It is asked again.
   @Test func anOldAnswerIsPassedOver() throws {
     let servers = ["a": TestServer(), "b": TestServer()]

@@ -18,6 +18,8 @@ package final class BackendStanding: Sendable {
     var admin = AdminState.ready
     /// The weight an operator set; nil for the configuration's.
     var weight: Int?
+    /// What of the two was told, to this process or to one before whose word was read.
+    var told: Told = []
     /// The share an agent told, in percent.
     var agentShare = 100
     /// What an agent told.
@@ -26,6 +28,13 @@ package final class BackendStanding: Sendable {
     var agentWeight: Int?
     /// The most sessions an agent wants; nil for the configuration's.
     var agentSessions: Int?
+  }
+
+  private struct Told: OptionSet {
+    let rawValue: UInt8
+
+    static let admin = Told(rawValue: 1 << 0)
+    static let weight = Told(rawValue: 1 << 1)
   }
 
   /// A backend of which nothing is known: it is taken to be well.
@@ -40,7 +49,12 @@ package final class BackendStanding: Sendable {
   package var admin: AdminState { state.withLock { $0.admin } }
 
   /// Takes what the operator wants.
-  func set(_ admin: AdminState) { state.withLock { $0.admin = admin } }
+  func set(_ admin: AdminState) {
+    state.withLock { state in
+      state.admin = admin
+      state.told.insert(.admin)
+    }
+  }
 
   /// The weight an operator has set; nil for the configuration's.
   package var weight: Int? { state.withLock { $0.weight } }
@@ -49,7 +63,33 @@ package final class BackendStanding: Sendable {
   var wantedWeight: Int? { state.withLock { $0.weight ?? $0.agentWeight } }
 
   /// Takes an operator's weight.
-  func set(weight: Int?) { state.withLock { $0.weight = weight } }
+  func set(weight: Int?) {
+    state.withLock { state in
+      state.weight = weight
+      state.told.insert(.weight)
+    }
+  }
+
+  /// Takes what operators told a process before, but for what they told this one. False if that was all.
+  func recall(_ row: BackendRow) -> Bool {
+    state.withLock { state in
+      guard state.told != [.admin, .weight] else { return false }
+      if !state.told.contains(.admin) { state.admin = row.state }
+      if !state.told.contains(.weight) { state.weight = row.weight }
+      state.told = [.admin, .weight]
+      return true
+    }
+  }
+
+  /// What operators told, to be kept; `row`: what is kept by now. Nil if they told this process nothing.
+  func row(over row: BackendRow?, since: Int) -> BackendRow? {
+    state.withLock { state in
+      guard !state.told.isEmpty else { return nil }
+      return BackendRow(
+        name: name, state: state.told.contains(.admin) ? state.admin : row?.state ?? .ready,
+        weight: state.told.contains(.weight) ? state.weight : row?.weight, since: since)
+    }
+  }
 
   /// What its agent told; what it left out stays.
   func agent(_ report: AgentReport) {
@@ -61,14 +101,16 @@ package final class BackendStanding: Sendable {
     }
   }
 
-  /// Something was learned about its health. Returns what that changes.
-  func learn(_ evidence: HealthEvidence, at now: UInt64) -> HealthChange? {
-    state.withLock { $0.health.learn(evidence, at: now) }
+  /// Something was learned about its health; `trial`: of the login that tried it. Returns what that changes.
+  func learn(_ evidence: HealthEvidence, of trial: HealthTrial? = nil, at now: UInt64) -> HealthChange? {
+    state.withLock { $0.health.learn(evidence, of: trial, at: now) }
   }
 
-  /// Whether a login may go there now, whatever the operator wants: to one that is lost and not probed, one at a time does,
-  /// and what is learned next of a login is taken for its outcome.
-  func mayTry(at now: UInt64) -> Bool { state.withLock { $0.health.mayTry(at: now) } }
+  /// Whether a login may go there now, whatever the operator wants: to one that is lost and not probed, one at a time does.
+  func mayTry(at now: UInt64) -> HealthAccess { state.withLock { $0.health.mayTry(at: now) } }
+
+  /// The login that tried it is over.
+  func abandon(_ trial: HealthTrial, at now: UInt64) { state.withLock { $0.health.abandon(trial, at: now) } }
 
   /// A new configuration. What an agent told that is asked no more is forgotten. Returns what that changes of its health.
   func adopt(_ settings: HealthSettings, at now: UInt64) -> HealthChange? {
@@ -91,8 +133,8 @@ package final class BackendStanding: Sendable {
       return Snapshot(
         admin: admin, health: state.health.state, since: state.health.since, weight: state.weight,
         agentWeight: state.agentWeight, share: state.agentShare, most: state.agentSessions,
-        isTrialDue: state.health.isTrialDue(at: now), sessions: present.load(ordering: .relaxed),
-        logins: entering.load(ordering: .relaxed))
+        isTrialDue: state.health.isTrialDue(at: now), losses: state.health.losses,
+        sessions: present.load(ordering: .relaxed), logins: entering.load(ordering: .relaxed))
     }
   }
 
@@ -117,18 +159,12 @@ package final class BackendStanding: Sendable {
     package let most: Int?
     /// Whether it is lost, not probed, and a login may try it now.
     let isTrialDue: Bool
+    /// How often it was lost.
+    let losses: Int
     /// Sessions.
     package let sessions: Int
     /// Logins in progress.
     package let logins: Int
-
-    /// Whether a user with sessions there may open more.
-    package var keeps: Bool {
-      switch admin {
-      case .ready, .drain: !health.isDown
-      case .maintenance, .removed: false
-      }
-    }
 
     /// When it came back from being lost; nil if it never was.
     var recovered: UInt64? { since > 0 && !health.isDown ? since : nil }

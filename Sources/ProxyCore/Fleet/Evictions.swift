@@ -13,6 +13,8 @@ final class Evictions: Sendable {
   struct Guest: Sendable {
     let user: String
     let handle: SessionHandle
+    /// The loss of the backend after which it was placed there.
+    var loss: Int?
   }
 
   /// How fast.
@@ -32,6 +34,7 @@ final class Evictions: Sendable {
   private struct Job {
     let pace: Pace
     let reason: SessionEnd.Reason
+    let spared: Int?
     /// Users not moved yet, with their sessions; nil while they are being asked for.
     var users: [[SessionHandle]]?
     /// Users a tick; known once it is known how many there are.
@@ -47,11 +50,12 @@ final class Evictions: Sendable {
 
   func attach(_ callbacks: Fleet.Callbacks) { state.withLock { $0.callbacks = callbacks } }
 
-  /// Begins to end the sessions at a backend; another pace replaces the one before.
-  func begin(_ backend: String, _ pace: Pace, _ reason: SessionEnd.Reason) {
+  /// Begins to end the sessions at a backend; another pace replaces the one before. `spared`: who was placed there after
+  /// that loss stays.
+  func begin(_ backend: String, _ pace: Pace, _ reason: SessionEnd.Reason, sparing spared: Int? = nil) {
     let (number, startsTicking) = state.withLock { state -> (Int, Bool) in
       let number = (state.jobs[backend]?.number ?? 0) + 1
-      state.jobs[backend] = Job(pace: pace, reason: reason, users: nil, number: number)
+      state.jobs[backend] = Job(pace: pace, reason: reason, spared: spared, users: nil, number: number)
       defer { state.isTicking = true }
       return (number, !state.isTicking)
     }
@@ -71,9 +75,10 @@ final class Evictions: Sendable {
   }
 
   private func take(_ backend: String, _ guests: [Guest], _ number: Int) {
-    let users = Array(Dictionary(grouping: guests, by: \.user).values.map { $0.map(\.handle) })
     state.withLock { state in
       guard var job = state.jobs[backend], job.number == number else { return }
+      let leaving = guests.filter { $0.loss == nil || $0.loss != job.spared }
+      let users = Array(Dictionary(grouping: leaving, by: \.user).values.map { $0.map(\.handle) })
       if users.isEmpty {
         state.jobs[backend] = nil
         return

@@ -5,33 +5,35 @@ internal import Protocols
 internal import Synchronization
 
 package final class Fleet: Sendable {
-  private let log: Log
+  let log: Log
   let clock: Clock
-  private let state = Mutex(State())
+  let state = Mutex(State())
   private let callbacks = Mutex(Callbacks())
   private let evictions: Evictions
   /// Held while it is decided whether a backend's sessions end, while pools are made anew, and while an operator's word is
   /// taken: of two threads the one that looks last has the last word.
   private let deciding = Mutex<Void>(())
   private let building = Mutex<Void>(())
-  private let listening = Mutex<Void>(())
+  let listening = Mutex<Void>(())
   /// Ends with the fleet.
-  private let probers: Mutex<Probers?> = Mutex(nil)
+  let probers: Mutex<Probers?> = Mutex(nil)
 
-  private struct State {
+  struct State {
     var standings: [String: BackendStanding] = [:]
     var pools: [String: Pool] = [:]
     /// The members' gates, by pool and backend: who is inside stays counted over a reload.
     var gates: [String: LoginGate] = [:]
     var plan: FleetPlan?
     var file: StateFile?
+    /// When the process began to serve, in the directories' time; nil for a test's that has had no other before it.
+    var began: UInt64?
     /// What has gone out of the configuration: whoever comes back is met as he was left, with those who are still there.
     var past = Past()
     /// A test's own, for all pools.
     var played: (any UserDirectory)?
   }
 
-  private struct Past {
+  struct Past {
     var standings: [String: BackendStanding] = [:]
     var pools: [String: Pool] = [:]
   }
@@ -118,36 +120,6 @@ package final class Fleet: Sendable {
 
   // MARK: Configuration
 
-  /// Opens the file of what is remembered over a restart, unless it is open: another one takes a restart.
-  func open(_ path: String?) throws(SettingsErrors) {
-    let known = state.withLock { $0.file }
-    if let known, known.path != path {
-      log.logger.warning("a change takes a restart", metadata: ["key": "state-file"])
-    }
-    guard known == nil, let path else { return }
-    let file: StateFile
-    do throws(StateFileError) {
-      file = try StateFile(path) { [log] news in
-        switch news {
-        case .trouble(let reason):
-          log.logger.error(
-            "the state file can't be written: what is new is remembered in memory only",
-            metadata: ["file": "\(path)", "reason": "\(reason)"])
-        case .complete: log.logger.notice("the state file is written again", metadata: ["file": "\(path)"])
-        }
-      }
-    } catch {
-      throw SettingsErrors([SettingsError(key: "state-file", problem: "\(error)")])
-    }
-    state.withLock { $0.file = file }
-  }
-
-  /// Writes what is left to be written.
-  func close() {
-    let file = state.withLock { $0.file.take() }
-    file?.close()
-  }
-
   /// Goes over to a configuration. What is known of backends and users stays. A ring may take a tenth of a second, and to
   /// read a pool's users more: no login waits for that.
   func adopt(_ plan: FleetPlan) {
@@ -174,10 +146,11 @@ package final class Fleet: Sendable {
 
   private func make(_ name: String, _ settings: PoolSettings) -> Pool? {
     guard let plan = build(name, settings) else { return nil }
-    let (file, played) = state.withLock { ($0.file, $0.played) }
+    let (file, played, began) = state.withLock { ($0.file, $0.played, $0.began) }
     let callbacks = callbacks.withLock { $0 }
     let pool = Pool(
-      name, plan, played ?? directory(name, settings, file), clock: clock, kick: callbacks.kick, wake: callbacks.wake)
+      name, plan, played ?? directory(name, settings, file, began), clock: clock, kick: callbacks.kick,
+      wake: callbacks.wake)
     adopt(settings.balance, pool)
     return pool
   }
@@ -199,24 +172,17 @@ package final class Fleet: Sendable {
     let now = clock.now
     var changes: [(BackendStanding, HealthChange?)] = []
     for (name, backend) in plan.backends {
+      let row = state.file?.row(of: name)
       if let known = state.standings[name] ?? state.past.standings.removeValue(forKey: name) {
         state.standings[name] = known
         let admin = known.snapshot(at: now).admin
+        if let row { recall(row, known) }
         let change = known.adopt(backend.health, at: now)
         if change != nil || known.snapshot(at: now).admin != admin { changes.append((known, change)) }
         continue
       }
       let standing = BackendStanding(name, backend.health)
-      if let row = state.file?.backends.first(where: { $0.name == name }) {
-        standing.set(row.state)
-        standing.set(weight: row.weight)
-        log.logger.notice(
-          "a backend is as operators set it before the start",
-          metadata: [
-            "backend": "\(name)", "state": "\(row.state.rawValue)",
-            "weight": "\(row.weight.map(String.init) ?? "default")",
-          ])
-      }
+      if let row { recall(row, standing) }
       state.standings[name] = standing
     }
     for (name, standing) in state.standings where plan.backends[name] == nil {
@@ -227,16 +193,18 @@ package final class Fleet: Sendable {
   }
 
   /// Who remembers the users of a new pool.
-  private func directory(_ pool: String, _ settings: PoolSettings, _ file: StateFile?) -> (any UserDirectory)? {
+  private func directory(
+    _ pool: String, _ settings: PoolSettings, _ file: StateFile?, _ began: UInt64?
+  ) -> (any UserDirectory)? {
     switch settings.balance {
     case .affinity(let affinity):
       do throws(StateFileError) {
-        return try LocalDirectory(pool: pool, affinity, file: affinity.kind == .table ? file : nil)
+        return try LocalDirectory(pool: pool, affinity, file: affinity.kind == .table ? file : nil, began: began)
       } catch {
         log.logger.error("a pool's users can't be read, it begins without", metadata: ["reason": "\(error)"])
         var forgetful = affinity
         forgetful.kind = .hash
-        return try? LocalDirectory(pool: pool, forgetful)
+        return try? LocalDirectory(pool: pool, forgetful, began: began)
       }
     case .leastSessions, .roundRobin, .randomTwo: return nil
     }
@@ -285,46 +253,8 @@ package final class Fleet: Sendable {
     }
   }
 
-  // MARK: What operators want
-
-  /// Takes an operator's word about a backend.
-  @discardableResult
-  package func setAdmin(_ backend: String, _ admin: AdminState) -> Told {
-    guard let standing = standing(backend) else { return .unknownBackend }
-    let told = listening.withLock { _ in
-      standing.set(admin)
-      return keep(standing)
-    }
-    log.logger.notice("backend set", metadata: ["backend": "\(backend)", "state": "\(admin.rawValue)"])
-    decideOnGuests(standing)
-    if admin.takesPart { probers.withLock { $0 }?.probeNow(backend) }
-    return told
-  }
-
-  /// Takes a weight an operator set; nil for the configuration's.
-  @discardableResult
-  package func setWeight(_ backend: String, _ weight: Int?) -> Told {
-    guard let standing = standing(backend) else { return .unknownBackend }
-    let told = listening.withLock { _ in
-      standing.set(weight: weight)
-      return keep(standing)
-    }
-    log.logger.notice(
-      "backend set", metadata: ["backend": "\(backend)", "weight": "\(weight.map(String.init) ?? "default")"])
-    rebuild(backend)
-    return told
-  }
-
-  /// Keeps what operators told about a backend.
-  private func keep(_ standing: BackendStanding) -> Told {
-    guard let file = state.withLock({ $0.file }) else { return .notKept("there is no state-file") }
-    let row = BackendRow(
-      name: standing.name, state: standing.admin, weight: standing.weight, since: WallTime.second)
-    return file.save(row).map { .notKept($0) } ?? .kept
-  }
-
   /// A weight has changed.
-  private func rebuild(_ backend: String) {
+  func rebuild(_ backend: String) {
     building.withLock { _ in
       for pool in pools where pool.plan.index(of: backend) != nil { rebuild(pool, pool.settings) }
     }
@@ -357,8 +287,8 @@ package final class Fleet: Sendable {
   }
 
   /// The same of one that is at hand.
-  func learn(_ standing: BackendStanding, _ evidence: HealthEvidence) {
-    let change = standing.learn(evidence, at: clock.now)
+  func learn(_ standing: BackendStanding, _ evidence: HealthEvidence, of trial: HealthTrial? = nil) {
+    let change = standing.learn(evidence, of: trial, at: clock.now)
     switch evidence {
     case .loginFailed, .loginRefused: probers.withLock { $0 }?.probeNow(standing.name)
     case .probeSucceeded, .probeFailed, .loginAnswered, .agentDown, .agentUp: break
@@ -378,13 +308,14 @@ package final class Fleet: Sendable {
 
   /// Has the sessions at a backend end, or lets them stay, as it stands now: whatever changed last. One after the other,
   /// so that the last to look decides.
-  private func decideOnGuests(_ standing: BackendStanding) {
+  func decideOnGuests(_ standing: BackendStanding) {
     deciding.withLock { _ in
       let (name, stands) = (standing.name, standing.snapshot(at: clock.now))
       guard stands.admin.takesPart else { return evictions.begin(name, .rate(moveRate(name)), .moved) }
       let spread = pools.map(\.settings).filter { $0.members.contains { $0.backend == name } }.map(\.spread).max() ?? 0
       guard stands.health.isDown, spread > 0 else { return evictions.end(name) }
-      evictions.begin(name, .within(spread), .backendLost)
+      // Logins that try it are to show whether it is still lost.
+      evictions.begin(name, .within(spread), .backendLost, sparing: stands.losses)
     }
   }
 }

@@ -49,6 +49,24 @@ package struct FleetPlan: Sendable {
     listeners = settings.listeners
   }
 
+  /// The pools that remember their users in the state file.
+  var tables: Set<String> { Set(pools.keys.filter { expiry(of: $0) != nil }) }
+
+  /// How long the state file keeps users of other pools, in seconds: as long as any pool here remembers its own, so that one
+  /// may be renamed and renamed back, and a week at least.
+  var keepsStrangers: Int {
+    Int(max(FleetPlan.week, pools.keys.compactMap { expiry(of: $0) }.max() ?? 0) / 1_000_000_000)
+  }
+
+  private static let week = Timeouts.seconds(7 * 86_400)
+
+  private func expiry(of pool: String) -> UInt64? {
+    switch pools[pool]?.balance {
+    case .affinity(let affinity)?: affinity.kind == .table ? affinity.expiry : nil
+    case .leastSessions?, .roundRobin?, .randomTwo?, nil: nil
+    }
+  }
+
   /// The same backends, spoken to with other certificates.
   func with(_ book: BackendBook) -> FleetPlan {
     var plan = self

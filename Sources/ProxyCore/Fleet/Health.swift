@@ -42,6 +42,22 @@ package enum HealthChange: Equatable, Sendable {
   case recovered
 }
 
+/// Whether a login may go to a backend.
+enum HealthAccess: Equatable, Sendable {
+  case open
+  /// It is lost, and this login is to show whether it still is.
+  case trial(HealthTrial)
+  case closed
+}
+
+/// A login that tries a backend that is lost. What becomes of it is told with this, and of no other login anything is
+/// learned meanwhile.
+struct HealthTrial: Equatable, Sendable {
+  /// Which of the backend's losses it is.
+  let loss: Int
+  fileprivate let number: Int
+}
+
 /// A backend's health as a value.
 ///
 /// Probes and logins are judged together, its agent for itself: it is up if both say so.
@@ -57,6 +73,9 @@ package struct Health: Equatable, Sendable {
   /// Why its agent says that it is down; nil if it does not.
   private var agentsReason: String?
   private var lastLoss: Loss?
+  /// How often it was lost, by whosever word.
+  private(set) var losses = 0
+  private var trials = 0
 
   private enum Standing: Equatable, Sendable {
     case up(Doubts)
@@ -109,8 +128,13 @@ package struct Health: Equatable, Sendable {
     var pause = Health.firstPause
     /// When the next may begin.
     var opens: UInt64
-    /// When the one under way began.
-    var trial: UInt64?
+    /// The one under way, and when it began.
+    var trial: (login: HealthTrial, began: UInt64)?
+
+    static func == (one: Breaker, other: Breaker) -> Bool {
+      one.pause == other.pause && one.opens == other.opens && one.trial?.login == other.trial?.login
+        && one.trial?.began == other.trial?.began
+    }
   }
 
   private struct Loss: Equatable, Sendable {
@@ -129,7 +153,7 @@ package struct Health: Equatable, Sendable {
   static let firstPause = Timeouts.seconds(10)
   /// The longest it gets.
   static let longestPause = Timeouts.seconds(300)
-  /// A trial of which nothing was heard: its client is gone. A login has 30 s.
+  /// A trial of which nothing was heard: the next need not wait for it. A login has 30 s.
   static let longestTrial = Timeouts.seconds(60)
 
   /// A backend of which nothing is known.
@@ -150,34 +174,45 @@ package struct Health: Equatable, Sendable {
     }
   }
 
-  /// Takes an evidence. Returns what it changes.
-  mutating func learn(_ evidence: HealthEvidence, at now: UInt64) -> HealthChange? {
+  /// Takes an evidence; `trial`: that of the login that tells it, if it is one. Returns what it changes.
+  mutating func learn(_ evidence: HealthEvidence, of trial: HealthTrial? = nil, at now: UInt64) -> HealthChange? {
     switch evidence {
-    case .agentDown(let why): agentsReason = why
+    case .agentDown(let why):
+      if agentsReason == nil { losses += 1 }
+      agentsReason = why
     case .agentUp: agentsReason = nil
     case .probeSucceeded, .probeFailed, .loginAnswered, .loginFailed, .loginRefused:
       switch standing {
       case .up(let doubts): weigh(evidence, doubts, at: now)
-      case .lost(let recovery): weigh(evidence, recovery, at: now)
+      case .lost(let recovery): weigh(evidence, recovery, trial, at: now)
       }
     }
     return settle(at: now)
   }
 
+  /// The login that was the trial is over, and nothing was learned of it: its client went away, or it had to go elsewhere.
+  /// The next waits for the pause all the same, so that a server that hangs does not cost one login after the other.
+  mutating func abandon(_ trial: HealthTrial, at now: UInt64) {
+    guard case .lost(var recovery) = standing, recovery.breaker.trial?.login == trial else { return }
+    recovery.breaker = Breaker(pause: recovery.breaker.pause, opens: now + recovery.breaker.pause)
+    standing = .lost(recovery)
+  }
+
   /// An agent that is asked no more has nothing to say either.
   private var agentSays: String? { settings.agent == nil ? nil : agentsReason }
 
-  /// Whether a login may go there now. To one that is lost and not probed, one may at a time, after a pause: what is
-  /// learned next of a login is taken for its outcome.
-  mutating func mayTry(at now: UInt64) -> Bool {
-    guard agentSays == nil else { return false }
+  /// Whether a login may go there now. To one that is lost and not probed, one may at a time, after a pause.
+  mutating func mayTry(at now: UInt64) -> HealthAccess {
+    guard agentSays == nil else { return .closed }
     switch standing {
-    case .up: return true
+    case .up: return .open
     case .lost(var recovery):
-      guard isTrialDue(at: now) else { return false }
-      recovery.breaker.trial = now
+      guard isTrialDue(at: now) else { return .closed }
+      trials += 1
+      let trial = HealthTrial(loss: losses, number: trials)
+      recovery.breaker.trial = (trial, now)
       standing = .lost(recovery)
-      return true
+      return .trial(trial)
     }
   }
 
@@ -189,7 +224,7 @@ package struct Health: Equatable, Sendable {
     case .lost(let recovery):
       guard now >= recovery.breaker.opens else { return false }
       guard let trial = recovery.breaker.trial else { return true }
-      return Health.time(from: trial, to: now) >= Health.longestTrial
+      return Health.time(from: trial.began, to: now) >= Health.longestTrial
     }
   }
 
@@ -227,11 +262,17 @@ package struct Health: Equatable, Sendable {
     standing = .up(doubts)
   }
 
-  private mutating func weigh(_ evidence: HealthEvidence, _ before: Recovery, at now: UInt64) {
+  private mutating func weigh(
+    _ evidence: HealthEvidence, _ before: Recovery, _ trial: HealthTrial?, at now: UInt64
+  ) {
     var recovery = before
+    let isOutcome = trial != nil && recovery.breaker.trial?.login == trial
     switch evidence {
     // Of a login that was on its way when the backend was lost nothing is learned.
-    case .loginAnswered where recovery.breaker.trial == nil: return
+    case .loginAnswered where !isOutcome: return
+    // Where trials decide, only they do.
+    case .loginFailed where !isOutcome && !settings.isProbed: return
+    case .loginRefused where !isOutcome && !settings.isProbed: return
     case .probeSucceeded, .loginAnswered:
       if evidence == .loginAnswered { recovery.breaker = Breaker(opens: now) }
       if recovery.count == 0 { recovery.began = now }
@@ -246,7 +287,7 @@ package struct Health: Equatable, Sendable {
     case .loginFailed(let why, _), .loginRefused(let why, _):
       recovery.reason = why
       recovery.count = 0
-      if recovery.breaker.trial != nil {
+      if isOutcome {
         let pause = min(2 * recovery.breaker.pause, Health.longestPause)
         recovery.breaker = Breaker(pause: pause, opens: now + pause)
       }
@@ -260,6 +301,7 @@ package struct Health: Equatable, Sendable {
     var repeats = 0
     if let lastLoss, Health.time(from: lastLoss.time, to: now) < Health.memory { repeats = lastLoss.repeats + 1 }
     lastLoss = Loss(time: now, repeats: repeats)
+    losses += 1
     standing = .lost(
       Recovery(reason: why, hold: Health.hold(repeats), breaker: Breaker(opens: now + Health.firstPause)))
   }

@@ -14,6 +14,22 @@ enum Lease: Sendable {
     }
   }
 
+  /// The trial that the login is, where its backend is lost.
+  var trial: HealthTrial? {
+    switch self {
+    case .pool(_, let claim): claim.trial
+    case .backend: nil
+    }
+  }
+
+  /// The loss of its backend after which the session was placed there; nil if that was not lost then.
+  var loss: Int? {
+    switch self {
+    case .pool(_, let claim): claim.loss
+    case .backend: nil
+    }
+  }
+
   /// Whether the server may let the login in, or has: it has heard the password, whatever becomes of its answer here.
   mutating func note(mayBeIn: Bool) {
     switch self {

@@ -94,7 +94,10 @@ package final class Pool: Sendable {
       case .wanting:
         switch settle(&claim) {
         case .at(let member):
-          if isTaken(member) {
+          switch approach(member, claim) {
+          case .goes(let loss, let trial): (claim.loss, claim.trial) = (loss, trial)
+          case .waits: return .waits
+          case .taken:
             skip(member.name, &claim)
             continue
           }
@@ -128,10 +131,21 @@ package final class Pool: Sendable {
     }
   }
 
-  /// Whether it is a lost member that another login is trying already.
-  private func isTaken(_ member: Member) -> Bool {
+  /// Whether the login may go to its member, also if that is lost.
+  private func approach(_ member: Member, _ claim: Claim) -> Residents.Approach {
     let now = clock.now
-    return member.standing.snapshot(at: now).health.isDown && !member.standing.mayTry(at: now)
+    let stands = member.standing.snapshot(at: now)
+    guard stands.health.isDown else { return .goes(loss: nil, nil) }
+    if let residents {
+      return residents.approach(claim.user, claim.handle, question(claim), loss: stands.losses) {
+        member.standing.mayTry(at: now)
+      }
+    }
+    switch member.standing.mayTry(at: now) {
+    case .open: return .goes(loss: nil, nil)
+    case .trial(let trial): return .goes(loss: trial.loss, trial)
+    case .closed: return .taken
+    }
   }
 
   /// Goes past a member that can't be had after all. If the user has other sessions there, these are looked at anew too.
@@ -154,7 +168,7 @@ package final class Pool: Sendable {
     let plan = plan
     guard let residents else { return choose(claim, plan) }
     let entry = residents.enter(claim.user, claim.handle, question(claim)) { [self] in
-      whyLeave($0, claim, plan)
+      company($0, $1, wasThere: $2, claim, plan)
     }
     return settled(entry, claim, plan)
   }
@@ -203,13 +217,21 @@ package final class Pool: Sendable {
     return plan.index(of: member).map { choice.accepts($0) } ?? false
   }
 
-  /// Why a resident's sessions at a member end; nil if they may stay.
-  private func whyLeave(_ member: String, _ claim: Claim, _ plan: PoolPlan) -> SessionEnd.Reason? {
-    guard let index = plan.index(of: member) else { return .moved }
+  /// Whether a login may join its user's sessions at a member. `wasThere`: one of them was let in.
+  private func company(
+    _ member: String, _ venture: Residents.Venture, wasThere: Bool, _ claim: Claim, _ plan: PoolPlan
+  ) -> Residents.Company {
+    guard let index = plan.index(of: member) else { return .ends(.moved) }
     let stands = plan.members[index].standing.snapshot(at: clock.now)
-    if stands.health.isDown { return .backendLost }
     let isWanted = claim.tag == nil || plan.members[index].settings.tag == claim.tag
-    return stands.keeps && isWanted ? nil : .moved
+    guard stands.admin.takesPart, isWanted else { return .ends(stands.health.isDown ? .backendLost : .moved) }
+    guard stands.health.isDown else { return .joins }
+    switch venture {
+    // The one that was there first is about to try.
+    case .none: return stands.isTrialDue && !wasThere ? .waits : .ends(.backendLost)
+    case .tries(_, let loss): return loss == stands.losses ? .waits : .ends(.backendLost)
+    case .isIn(let loss): return loss == stands.losses ? .joins : .ends(.backendLost)
+    }
   }
 
   private func lack(_ claim: Claim, _ plan: PoolPlan) -> LoginFailure {
@@ -221,16 +243,20 @@ package final class Pool: Sendable {
     }
   }
 
-  /// The login could not be served by its member: the claim is for another one from here on. False if there is none, or
-  /// the user has other sessions there that stay.
+  /// The login could not be served by its member: the claim is for another one from here on, which is waited for if the
+  /// user has to leave the member anyway. False if there is none, or the user has other sessions there that stay.
   func relocate(_ claim: inout Claim) -> Bool {
     guard let member = claim.member else { preconditionFailure("a claim without a place is relocated") }
     claim.tried.append(member.name)
     let plan = plan
     let choice = plan.choice(tag: claim.tag, tried: claim.tried, at: clock.now)
     guard choice.candidates.indices.contains(where: { choice.isOpen($0) }) else { return false }
-    if let residents {
-      guard residents.relocate(claim.user, claim.handle, question(claim)) != nil else { return false }
+    if let residents, residents.relocate(claim.user, claim.handle, question(claim)) == nil {
+      // Where the user is leaving already, the word that this session has to go is on its way, and takes it further.
+      if !residents.isLeaving(claim.user, claim.handle) {
+        guard case .ends = company(member.name, .none, wasThere: true, claim, plan) else { return false }
+        residents.leave(claim.user, claim.handle)
+      }
     }
     vacate(&claim)
     claim.stage = .wanting
@@ -258,7 +284,7 @@ package final class Pool: Sendable {
   /// The member let the login in: others may go on with theirs.
   func admitted(_ claim: inout Claim) {
     guard case .inside(let member) = claim.stage else { preconditionFailure("a login is let in that is not inside") }
-    residents?.confirm(claim.user)
+    residents?.confirm(claim.user, after: claim.loss)
     leaveGates(member, claim.handle)
     claim.stage = .admitted(member)
   }
@@ -274,6 +300,8 @@ package final class Pool: Sendable {
 
   /// Gives up what is held at the member, and leaves the user where it is.
   private func vacate(_ claim: inout Claim) {
+    if let trial = claim.trial { claim.member?.standing.abandon(trial, at: clock.now) }
+    (claim.loss, claim.trial) = (nil, nil)
     switch claim.stage {
     case .wanting, .released: return
     case .placed(let member):
@@ -311,6 +339,9 @@ struct Claim: Sendable {
   var tried: [String] = []
   /// Whether its member may let it in: it has heard the password and has not refused.
   var mayBeIn = false
+  /// The loss of its member after which it was placed there, if that was lost; and the trial that it is.
+  fileprivate(set) var loss: Int?
+  fileprivate(set) var trial: HealthTrial?
   fileprivate(set) var stage = Stage.wanting
 
   enum Stage: Sendable {

@@ -26,6 +26,33 @@ final class Residents: Sendable {
     case failed(String)
   }
 
+  /// Whether a session may join the user's others at a member.
+  enum Company: Equatable {
+    case joins
+    /// The member is lost, and one of them is trying it: that is waited for.
+    case waits
+    /// None of them may stay.
+    case ends(SessionEnd.Reason)
+  }
+
+  /// How a user's sessions stand to a member that is lost.
+  enum Venture: Equatable {
+    case none
+    /// One of them is trying it, after that loss.
+    case tries(SessionHandle, loss: Int)
+    /// One of them was let in all the same.
+    case isIn(loss: Int)
+  }
+
+  /// What became of a session's wish to go to a member that is lost.
+  enum Approach: Equatable {
+    /// It may, after that loss; nil if the member is back. It is the trial, if there is one.
+    case goes(loss: Int?, HealthTrial?)
+    case waits
+    /// Another user's login is trying it.
+    case taken
+  }
+
   /// Neighbours on a lock are few: as many parts as `UserKey.shard` has numbers.
   private static let shardCount = 64
 
@@ -50,6 +77,12 @@ final class Residents: Sendable {
     var isOutdated = false
     /// Recalled while the directory was being asked: its answer may be older than the recall.
     var isRecalled = false
+    var venture = Venture.none
+
+    /// A session waits, once.
+    mutating func add(_ waiter: Waiter) {
+      if !waiting.contains(where: { $0.handle == waiter.handle }) { waiting.append(waiter) }
+    }
   }
 
   private enum Stage: Equatable {
@@ -80,11 +113,10 @@ final class Residents: Sendable {
 
   // MARK: Sessions
 
-  /// A session wants a place for its user; again after it was woken. `keeps`: whether a resident may stay at a member;
-  /// nil is yes, else it is why the sessions there end.
+  /// A session wants a place for its user; again after it was woken. `company`: whether it may join those at a member, of
+  /// whom one was let in or none.
   func enter(
-    _ user: String, _ handle: SessionHandle, _ question: PlaceQuestion,
-    keeps: (String) -> SessionEnd.Reason?
+    _ user: String, _ handle: SessionHandle, _ question: PlaceQuestion, company: (String, Venture, Bool) -> Company
   ) -> Entry {
     enum Step { case entry(Entry), ask, end([SessionHandle], SessionEnd.Reason) }
     let user = UserKey(user)
@@ -98,19 +130,23 @@ final class Residents: Sendable {
       switch resident.stage {
       case .at(let member):
         if resident.here.contains(handle) { return .entry(.at(member)) }
-        guard let reason = resident.isOutdated ? .moved : keeps(member) else {
+        switch resident.isOutdated ? .ends(.moved) : company(member, resident.venture, resident.wasThere) {
+        case .joins:
+          resident.waiting.removeAll { $0.handle == handle }
           resident.here.append(handle)
           return .entry(.at(member))
+        case .waits:
+          resident.add(Waiter(handle: handle, question: question))
+          return .entry(.waits)
+        case .ends(let reason):
+          resident.stage = .leaving(member)
+          resident.add(Waiter(handle: handle, question: question))
+          return .end(resident.here, reason)
         }
-        resident.stage = .leaving(member)
-        resident.waiting.append(Waiter(handle: handle, question: question))
-        return .end(resident.here, reason)
       case .asking, .leaving:
         // It was given a place and is to leave it before it has looked: its end is on the way.
         if resident.here.contains(handle) { return .entry(.waits) }
-        if !resident.waiting.contains(where: { $0.handle == handle }) {
-          resident.waiting.append(Waiter(handle: handle, question: question))
-        }
+        resident.add(Waiter(handle: handle, question: question))
         return .entry(.waits)
       }
     }
@@ -123,10 +159,46 @@ final class Residents: Sendable {
     }
   }
 
-  /// The session was let in at its member.
-  func confirm(_ user: String) {
+  /// A session has its place at a member that is lost. `access`: whether a login may go there, asked when nobody of the
+  /// user's can come between.
+  func approach(
+    _ user: String, _ handle: SessionHandle, _ question: PlaceQuestion, loss: Int, access: () -> HealthAccess
+  ) -> Approach {
     let user = UserKey(user)
-    shard(user).state.withLock { $0.residents[user]?.wasThere = true }
+    return shard(user).state.withLock { state in
+      // It is to leave it before it has looked: its end is on the way.
+      guard var resident = state.residents[user], case .at = resident.stage, resident.here.contains(handle) else {
+        return .waits
+      }
+      defer { state.residents[user] = resident }
+      switch access() {
+      case .open: return .goes(loss: nil, nil)
+      case .trial(let trial):
+        resident.venture = .tries(handle, loss: trial.loss)
+        return .goes(loss: trial.loss, trial)
+      case .closed:
+        switch resident.venture {
+        case .tries(let other, loss) where other != handle:
+          resident.here.removeAll { $0 == handle }
+          resident.add(Waiter(handle: handle, question: question))
+          return .waits
+        case .isIn(loss): return .goes(loss: loss, nil)
+        case .tries, .isIn, .none: return .taken
+        }
+      }
+    }
+  }
+
+  /// The session was let in at its member; `loss`: after that, if the member is lost.
+  func confirm(_ user: String, after loss: Int? = nil) {
+    let user = UserKey(user)
+    let woken = shard(user).state.withLock { state -> [SessionHandle] in
+      state.residents[user]?.wasThere = true
+      if let loss { state.residents[user]?.venture = .isIn(loss: loss) }
+      guard case .at? = state.residents[user]?.stage else { return [] }
+      return state.residents[user]?.waiting.map(\.handle) ?? []
+    }
+    if !woken.isEmpty { wake(woken) }
   }
 
   /// A session is gone, wherever it stood.
@@ -142,6 +214,7 @@ final class Residents: Sendable {
       }
       guard let index = resident.here.firstIndex(of: handle) else { return (false, false, nil) }
       resident.here.remove(at: index)
+      if case .tries(handle, _) = resident.venture { resident.venture = .none }
       guard resident.here.isEmpty else {
         state.residents[user] = resident
         return (false, false, nil)
@@ -163,6 +236,7 @@ final class Residents: Sendable {
       resident.here = []
       resident.wasThere = false
       resident.isOutdated = false
+      resident.venture = .none
       resident.waiting.insert(Waiter(handle: handle, question: question), at: 0)
       state.residents[user] = resident
       return wasThere
@@ -173,6 +247,15 @@ final class Residents: Sendable {
   }
 
   // MARK: Leaving
+
+  /// Whether a session has a place that the user has to leave.
+  func isLeaving(_ user: String, _ handle: SessionHandle) -> Bool {
+    let user = UserKey(user)
+    return shard(user).state.withLock { state in
+      guard case .leaving? = state.residents[user]?.stage else { return false }
+      return state.residents[user]?.here.contains(handle) ?? false
+    }
+  }
 
   /// The user is to go elsewhere: the sessions here are ended.
   /// Who logs in from now on waits for the last to be gone.
@@ -227,6 +310,7 @@ final class Residents: Sendable {
     let wasThere = resident.wasThere
     resident.wasThere = false
     resident.isOutdated = false
+    resident.venture = .none
     switch resident.stage {
     case .asking: preconditionFailure("a session was counted before there was a place")
     case .at, .leaving: break

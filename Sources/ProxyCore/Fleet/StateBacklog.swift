@@ -113,11 +113,11 @@ struct StateBacklog {
   }
 
   /// An operator's word is to be kept. Returns why nobody is to wait for that.
-  mutating func add(_ row: BackendRow, _ saver: DispatchSemaphore) -> String? {
+  mutating func add(_ row: BackendRow, _ saver: DispatchSemaphore?) -> String? {
     if isClosed { return "the file is closed" }
     kept[row.name] = row
     backends[row.name] = row
-    if trouble == nil { savers.append(saver) }
+    if trouble == nil, let saver { savers.append(saver) }
     return trouble
   }
 

@@ -161,6 +161,22 @@ final class StateDatabase {
     return others
   }
 
+  /// The pools that have users here. Each takes one look at the key, however many users it has.
+  func pools() throws(SQLiteError) -> [String] {
+    let next = try database.prepare("SELECT pool FROM affinity WHERE pool > ?1 ORDER BY pool LIMIT 1")
+    var pools: [String] = []
+    var last: String? = ""
+    while let before = last {
+      last = nil
+      try next.run([(parameter: 1, bytes: Array(before.utf8)[...])]) { row in
+        last = String(decoding: row.text(0) ?? [], as: UTF8.self)
+        return true
+      }
+      if let last { pools.append(last) }
+    }
+    return pools
+  }
+
   /// Writes all of it or, with an error, nothing.
   func write(_ rows: [AffinityRow], _ backends: [BackendRow]) throws(SQLiteError) {
     do {
@@ -179,6 +195,15 @@ final class StateDatabase {
       if database.isInTransaction { try? database.run("ROLLBACK") }
       throw error
     }
+  }
+
+  /// Removes users, a batch at a time.
+  func remove(_ users: [String], of pool: String) throws(SQLiteError) {
+    for start in stride(from: 0, to: users.count, by: StateBacklog.batch) {
+      let batch = users[start..<min(users.count, start + StateBacklog.batch)]
+      try write(batch.map { AffinityRow(pool: pool, user: $0, member: nil, stamp: 0) }, [])
+    }
+    if !users.isEmpty { try checkpoint() }
   }
 
   private func write(_ row: BackendRow) throws(SQLiteError) {

@@ -60,6 +60,9 @@ package final class StateFile: Sendable {
     }
   }
 
+  /// What was kept about a backend when it was opened.
+  func row(of backend: String) -> BackendRow? { backends.first { $0.name == backend } }
+
   /// Whether what is given to it is soon there; otherwise it is not worth waiting for.
   var isTrusted: Bool { trusted.load(ordering: .acquiring) }
 
@@ -98,6 +101,12 @@ package final class StateFile: Sendable {
     return change { $0.lack(of: row) }
   }
 
+  /// The same without a wait.
+  func keep(_ row: BackendRow) {
+    _ = change { $0.add(row, nil) }
+    signal.signal()
+  }
+
   // MARK: Users
 
   /// Gives all users of the keeper's pool to `body`, with member and stamp; those it returns false for are removed. The
@@ -111,16 +120,27 @@ package final class StateFile: Sendable {
       do throws(SQLiteError) {
         let gone = try database.load(pool, body)
         // If that can't be done now, the next start finds them again.
-        for start in stride(from: 0, to: gone.count, by: StateBacklog.batch) {
-          let users = gone[start..<min(gone.count, start + StateBacklog.batch)]
-          try? database.write(users.map { AffinityRow(pool: pool, user: $0, member: nil, stamp: 0) }, [])
-        }
-        if !gone.isEmpty { try? database.checkpoint() }
+        try? database.remove(gone, of: pool)
       } catch { return error.message }
       return nil
     }
     if let problem { throw StateFileError(path: path, problem: problem) }
     change { $0.add(keeper) }
+  }
+
+  /// Removes users of pools other than these who were stamped before that second. Returns how many, by pool. Whom that can't
+  /// be done for now the next start finds again.
+  func forget(allBut pools: Set<String>, before second: Int) -> [String: Int] {
+    database.withLock { database in
+      guard let database, let known = try? database.pools() else { return [:] }
+      var forgotten: [String: Int] = [:]
+      for pool in known where !pools.contains(pool) {
+        guard let gone = try? database.load(pool, { _, _, stamp in stamp >= second }), !gone.isEmpty else { continue }
+        do throws(SQLiteError) { try database.remove(gone, of: pool) } catch { continue }
+        forgotten[pool] = gone.count
+      }
+      return forgotten
+    }
   }
 
   /// The user's row is not as it should be. `isUrgent`: somebody waits until it is. False if that is in vain.

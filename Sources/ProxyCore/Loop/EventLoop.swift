@@ -314,7 +314,8 @@ package actor EventLoop {
   func guests(at backend: String) -> [Evictions.Guest] {
     sessions.all.filter { $0.record.backend == backend && $0.lease != nil }.map {
       Evictions.Guest(
-        user: String(decoding: $0.record.login, as: UTF8.self), handle: SessionHandle(loop: index, token: $0.token))
+        user: String(decoding: $0.record.login, as: UTF8.self), handle: SessionHandle(loop: index, token: $0.token),
+        loss: $0.lease?.loss)
     }
   }
 

@@ -176,7 +176,7 @@ extension Session {
   /// Something was learned about the backend's health.
   func learn(_ evidence: HealthEvidence, on loop: isolated EventLoop) {
     guard let standing = lease?.standing else { return }
-    loop.house.fleet.learn(standing, evidence)
+    loop.house.fleet.learn(standing, evidence, of: lease?.trial)
   }
 
   // MARK: Bounds

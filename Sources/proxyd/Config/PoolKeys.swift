@@ -101,8 +101,8 @@ enum PoolKeys {
     ConfigKey(
       path: "pools.*.pause", kind: .duration(0...60 * second), standard: "2s",
       help: """
-        Between the end of a user's last session at one member and the first at another; logins wait meanwhile. Dovecot's \
-        director_user_kick_delay.
+        Between the end of a user's last session at one member and the first at another; logins wait meanwhile. With \
+        `affinity: hash` also after the start, for the sessions of the process before. Dovecot's director_user_kick_delay.
         """),
     ConfigKey(
       path: "pools.*.rebalance", kind: .integer(0...10_000_000), standard: "0",
@@ -114,7 +114,7 @@ enum PoolKeys {
       path: "state-file", kind: .path, standard: "none",
       help: """
         A SQLite file that proxyd alone writes: where users are (`affinity: table`), and what operators told about backends \
-        at run time. Without it both are forgotten at the end. A change takes a restart.
+        at run time. Without it both are forgotten at the end. A reload may add it; another change takes a restart.
         """,
       sample: "# state-file: /var/lib/proxyd/state.db"),
   ]
