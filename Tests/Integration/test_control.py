@@ -492,6 +492,36 @@ class Commands(ControlTest):
         path.write_text("frank\tb\nx\tnone\n")
         self.assertIn('"none" is no member', self.run_command("affinity", "load", path, code=1))
 
+    def test_an_answer_that_cant_be_written(self):
+        """A dump on a full disk must not pass for a whole one."""
+        for argv in (("affinity", "dump"), ("affinity", "dump", "--json"), ("status",), ("metrics", "--json")):
+            self.log_in(self.running, "alice")
+            with self.subTest(argv=argv), open("/dev/full", "w", encoding="utf-8") as full:
+                done = subprocess.run([PROXYD, *argv, "--socket", self.path], stdout=full, stderr=subprocess.PIPE,
+                                      text=True, timeout=DEADLINE, check=False)
+                self.assertEqual((done.returncode, done.stderr), (74, "standard output can't be written\n"))
+
+    def test_who_reads_slowly_has_it_all(self):
+        """As with a pager: the proxy lets go of who takes nothing for ten seconds, or is gone by then."""
+        with Control(self.path) as control:
+            for start in range(0, 20000, 1000):
+                users = [{"user": f"user{number}", "backend": "a"} for number in range(start, start + 1000)]
+                self.assertEqual(control.ask("affinity-load", entries=users)[2], {"count": 1000})
+        write = {"x86_64": "1 0x1 ", "aarch64": "64 0x1 "}[os.uname().machine]
+        readers = []
+        for option in ([], ["--json"]):
+            reader = subprocess.Popen([PROXYD, "affinity", "dump", *option, "--socket", self.path], stdout=subprocess.PIPE)
+            readers.append(reader)
+            self.addCleanup(reader.stdout.close)
+            wait_for("its pipe is full", lambda: pathlib.Path(f"/proc/{reader.pid}/syscall").read_text().startswith(write))
+        self.running.process.popen.kill()
+        self.running.process.popen.wait()
+        self.running.process.log_file.close()
+        self.running.process = None
+        for reader, lines in zip(readers, (20000, 20001)):
+            self.assertEqual(reader.stdout.read().count(b"\n"), lines)
+            self.assertEqual(reader.wait(DEADLINE), 0)
+
     def test_reload(self):
         self.assertEqual(self.run_command("reload"), "reloaded\n")
         self.running.wait_log("event=reloaded")
