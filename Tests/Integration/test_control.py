@@ -588,6 +588,30 @@ class Commands(ControlTest):
         self.assertFalse(set(text) & {"\x1b", "\x9b", "\u202e"})
 
 
+class Domains(ControlTest):
+    def test_what_is_listed_can_be_told(self):
+        """Where domains are told apart, a list has their names: those do for whoever takes a user, and for load."""
+        proxy = self.start(config=CONFIG.replace("pause: 0s", "pause: 0s, key: '\\d'"))
+        for user in ("alice@example.org", "bob@EXAMPLE.ORG", "carol@example.net", "dave"):
+            self.log_in(proxy, user)
+
+        def domains():
+            return {row["user"]: row["backend"] for row in self.done("affinity-list")[0]}
+        before = domains()
+        self.assertEqual(set(before), {"example.org", "example.net", ""})
+        dump = self.run_command("affinity", "dump")
+        self.assertEqual({line.split("\t")[0] for line in dump.splitlines()}, {"example.org", "example.net"})
+        other = "b" if before["example.org"] == "a" else "a"
+        self.run_command("affinity", "move", "example.org", other)
+        self.assertEqual(domains(), {**before, "example.org": other})
+        self.assertEqual(self.done("affinity-map", user="Example.org")[0][0]["current"], other)
+        self.assertEqual(self.done("affinity-map", user="erin@example.org")[0][0]["current"], other)
+        self.run_command("affinity", "forget", "example.org")
+        self.run_command("affinity", "flush")
+        self.assertEqual(self.run_command("affinity", "load", input=dump), "2 users\n")
+        self.assertEqual({name: at for name, at in domains().items() if name}, {name: at for name, at in before.items() if name})
+
+
 class Traces(ControlTest):
     SECRETS = ("s3cret-Wort", "t0ken." + "abcdefgh" * 8)
 

@@ -29,11 +29,14 @@ package enum UserAnswer: Equatable, Sendable {
 }
 
 extension Pool {
-  /// The user as the pool's key has it, from the name at the backend.
+  /// The user as the pool's key has it, from the name at the backend. Of some names the key leaves nothing, as `\d` of a
+  /// domain: it is taken as it is, which is how a list of the users has it.
   package func key(of name: String, _ rules: NameRules) -> String {
     switch settings.balance {
-    case .affinity(let affinity): Pool.key(Array(name.utf8), affinity, rules)
-    case .leastSessions, .roundRobin, .randomTwo: name
+    case .affinity(let affinity):
+      let key = Pool.key(Array(name.utf8), affinity, rules)
+      return key.isEmpty ? String(decoding: name.utf8.map(\.lowercased), as: UTF8.self) : key
+    case .leastSessions, .roundRobin, .randomTwo: return name
     }
   }
 

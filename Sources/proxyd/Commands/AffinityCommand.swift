@@ -112,6 +112,8 @@ struct AffinityCommand: ParsableCommand {
     func run() throws {
       let arguments: [String: ControlValue?] = ["pool": pool.value, "backend": backend.map { .text($0) }]
       try control.show(.affinityDump, arguments, rows: ToldPlace.self, done: ToldCount.self) { rows, _ in
+        // Whoever has no domain has no name where domains are told apart.
+        let rows = rows.filter { !$0.user.isEmpty }
         // A file has the names as they are.
         guard Console.isTerminal else { return rows.map(AffinityFile.line) }
         return rows.map { row in
