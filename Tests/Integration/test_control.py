@@ -612,6 +612,17 @@ class Domains(ControlTest):
         self.assertEqual({name: at for name, at in domains().items() if name}, {name: at for name, at in before.items() if name})
 
 
+class Tags(ControlTest):
+    def test_the_rings_member_of_a_site(self):
+        self.start(config=CONFIG.replace("members: [a, b]", "members: {{ a: {{ tag: x }}, b: {{ tag: y }} }}"))
+        for tag, member in (("x", "a"), ("y", "b")):
+            rows = self.done("affinity-map", user="alice", pool=f"mail/{tag}")[0]
+            self.assertEqual([(row["pool"], row["hashed"], row["configured"]) for row in rows], [("mail", member, member)])
+        self.assertEqual(len(self.done("affinity-map", user="alice", pool="mail")[0]), 1)
+        for pool in ("mail/z", "mail/", "z/x"):
+            self.assertEqual(self.ask("affinity-map", user="alice", pool=pool)[2]["code"], "not-found")
+
+
 class Traces(ControlTest):
     SECRETS = ("s3cret-Wort", "t0ken." + "abcdefgh" * 8)
 
