@@ -107,6 +107,8 @@ package struct LoginDraft: ~Copyable {
     var said: [UInt8] = []
     said.reserveCapacity(4 * (password.count + name.count + authorizationIdentity.count) + 256)
     defer { said.wipe() }
+    said.appendEscaped(password.span)
+    if said.count > password.count, LoginDraft.repeats(said.span, text, pieces) { return true }
     for mechanism in [SASLMechanism.plain, .xoauth2, .oauthBearer] {
       said.wipe()
       var exchange = SASLInitiator.first(mechanism)
@@ -137,7 +139,7 @@ package struct LoginDraft: ~Copyable {
   }
 
   private static func repeats(_ secret: Span<UInt8>, _ text: Span<UInt8>, _ pieces: Set<UInt64>) -> Bool {
-    if secret.count < pieceSize { return text.contains(secret) }
+    if secret.count < pieceSize { return text.containsIgnoringCase(secret) }
     var isFound = false
     each(secret) { if pieces.contains($0) { isFound = true } }
     return isFound

@@ -492,6 +492,36 @@ class Commands(ControlTest):
         path.write_text("frank\tb\nx\tnone\n")
         self.assertIn('"none" is no member', self.run_command("affinity", "load", path, code=1))
 
+    def test_an_answer_that_cant_be_written(self):
+        """A dump on a full disk must not pass for a whole one."""
+        for argv in (("affinity", "dump"), ("affinity", "dump", "--json"), ("status",), ("metrics", "--json")):
+            self.log_in(self.running, "alice")
+            with self.subTest(argv=argv), open("/dev/full", "w", encoding="utf-8") as full:
+                done = subprocess.run([PROXYD, *argv, "--socket", self.path], stdout=full, stderr=subprocess.PIPE,
+                                      text=True, timeout=DEADLINE, check=False)
+                self.assertEqual((done.returncode, done.stderr), (74, "standard output can't be written\n"))
+
+    def test_who_reads_slowly_has_it_all(self):
+        """As with a pager: the proxy lets go of who takes nothing for ten seconds, or is gone by then."""
+        with Control(self.path) as control:
+            for start in range(0, 20000, 1000):
+                users = [{"user": f"user{number}", "backend": "a"} for number in range(start, start + 1000)]
+                self.assertEqual(control.ask("affinity-load", entries=users)[2], {"count": 1000})
+        write = {"x86_64": "1 0x1 ", "aarch64": "64 0x1 "}[os.uname().machine]
+        readers = []
+        for option in ([], ["--json"]):
+            reader = subprocess.Popen([PROXYD, "affinity", "dump", *option, "--socket", self.path], stdout=subprocess.PIPE)
+            readers.append(reader)
+            self.addCleanup(reader.stdout.close)
+            wait_for("its pipe is full", lambda: pathlib.Path(f"/proc/{reader.pid}/syscall").read_text().startswith(write))
+        self.running.process.popen.kill()
+        self.running.process.popen.wait()
+        self.running.process.log_file.close()
+        self.running.process = None
+        for reader, lines in zip(readers, (20000, 20001)):
+            self.assertEqual(reader.stdout.read().count(b"\n"), lines)
+            self.assertEqual(reader.wait(DEADLINE), 0)
+
     def test_reload(self):
         self.assertEqual(self.run_command("reload"), "reloaded\n")
         self.running.wait_log("event=reloaded")
@@ -556,6 +586,41 @@ class Commands(ControlTest):
         text = self.run_command("sessions")
         self.assertIn(r"\u{9b}31mx\u{202e}y", text)
         self.assertFalse(set(text) & {"\x1b", "\x9b", "\u202e"})
+
+
+class Domains(ControlTest):
+    def test_what_is_listed_can_be_told(self):
+        """Where domains are told apart, a list has their names: those do for whoever takes a user, and for load."""
+        proxy = self.start(config=CONFIG.replace("pause: 0s", "pause: 0s, key: '\\d'"))
+        for user in ("alice@example.org", "bob@EXAMPLE.ORG", "carol@example.net", "dave"):
+            self.log_in(proxy, user)
+
+        def domains():
+            return {row["user"]: row["backend"] for row in self.done("affinity-list")[0]}
+        before = domains()
+        self.assertEqual(set(before), {"example.org", "example.net", ""})
+        dump = self.run_command("affinity", "dump")
+        self.assertEqual({line.split("\t")[0] for line in dump.splitlines()}, {"example.org", "example.net"})
+        other = "b" if before["example.org"] == "a" else "a"
+        self.run_command("affinity", "move", "example.org", other)
+        self.assertEqual(domains(), {**before, "example.org": other})
+        self.assertEqual(self.done("affinity-map", user="Example.org")[0][0]["current"], other)
+        self.assertEqual(self.done("affinity-map", user="erin@example.org")[0][0]["current"], other)
+        self.run_command("affinity", "forget", "example.org")
+        self.run_command("affinity", "flush")
+        self.assertEqual(self.run_command("affinity", "load", input=dump), "2 users\n")
+        self.assertEqual({name: at for name, at in domains().items() if name}, {name: at for name, at in before.items() if name})
+
+
+class Tags(ControlTest):
+    def test_the_rings_member_of_a_site(self):
+        self.start(config=CONFIG.replace("members: [a, b]", "members: {{ a: {{ tag: x }}, b: {{ tag: y }} }}"))
+        for tag, member in (("x", "a"), ("y", "b")):
+            rows = self.done("affinity-map", user="alice", pool=f"mail/{tag}")[0]
+            self.assertEqual([(row["pool"], row["hashed"], row["configured"]) for row in rows], [("mail", member, member)])
+        self.assertEqual(len(self.done("affinity-map", user="alice", pool="mail")[0]), 1)
+        for pool in ("mail/z", "mail/", "z/x"):
+            self.assertEqual(self.ask("affinity-map", user="alice", pool=pool)[2]["code"], "not-found")
 
 
 class Traces(ControlTest):

@@ -105,6 +105,29 @@ struct FleetChangeTests {
     for peer in peers { peer.close() }
   }
 
+  /// Two users a second are forgotten, not ten; and nobody who was moved elsewhere in the meantime.
+  @Test func aFlushKeepsItsRateAndToItsMember() throws {
+    let server = TestServer()
+    var settings = settings(["a": server, "b": server])
+    settings.pools["mail"]?.moveRate = 2
+    let stage = try LoopStage(settings)
+    let pool = try #require(stage.house.fleet.pool("mail"))
+    let directory = try #require(pool.directory)
+    let users = ["alice", "bob", "carol"]
+    for user in users {
+      #expect(directory.locate(user, PlaceQuestion(preferred: "a") { _ in true }, later: { _ in }) == .at("a"))
+    }
+    #expect(pool.flush(member: "a")?.present == 3)
+    func known() -> [String] { users.filter { directory.lookup($0) != nil } }
+    eventually("one is forgotten") { known().count == 2 }
+    usleep(200_000)
+    let rest = known()
+    #expect(rest.count == 2)
+    for user in rest { directory.move(user, to: "b") }
+    usleep(1_100_000)
+    #expect(rest.map { directory.lookup($0)?.member } == ["b", "b"])
+  }
+
   // MARK: Reloads
 
   /// An agent said that it is down, and is asked no more. Nothing else would say that it is up, where nobody probes.

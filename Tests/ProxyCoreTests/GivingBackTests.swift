@@ -163,7 +163,7 @@ struct GivingBackTests {
     #expect(pool.residents?.count == 0)
     #expect(pool.directory?.lookup("alice") == nil)
     let nowhere = SocketAddress.unknown.subscriber
-    for key in [Census.Key.user("alice"), .userAt("alice", nowhere), .address(nowhere)] {
+    for key in [Census.Key.user(UserKey("alice")), .userAt(UserKey("alice"), nowhere), .address(nowhere)] {
       #expect(stage.house.census.count(key) == 0)
     }
     #expect(stage.house.admission.count == 0)

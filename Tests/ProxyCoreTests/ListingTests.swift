@@ -218,4 +218,16 @@ struct SessionListingTests {
     #expect(users[1].protocols == [.imap])
     _ = peers
   }
+
+  /// An accented letter and a letter with its accent behind it: one text to Swift, two users to a backend.
+  @Test func twoUsersWhoLookAlike() throws {
+    let server = TestServer()
+    var settings = Settings.to(server.port)
+    settings.sessionLimits.user = 1
+    let stage = try LoopStage(settings)
+    let peers = ["ren\u{E9}", "rene\u{301}"].map { logIn(stage, server, $0) }
+    let users = try #require(stage.house.users(SessionFilter()))
+    #expect(users.map(\.sessions) == [1, 1])
+    _ = peers
+  }
 }

@@ -77,6 +77,21 @@ struct LoginFailureTests {
     for secret in ["s3cret", "S3CRET", "czNjcmV0", "AGFsaWNlAH"] { #expect(!log.contains(secret)) }
   }
 
+  /// A password that is short, or is said with escapes: six bytes of it as it is stand nowhere.
+  @Test(arguments: [
+    ("Ab1!", "LOGIN ALICE AB1!"), ("Ab1!", "login alice ab1!"), (#"a"b\c"d"#, #"LOGIN "alice" "a\"b\\c\"d""#),
+    (#"a"b\c"d"#, #"LOGIN "ALICE" "A\"B\\C\"D""#), (#"a"b"#, #"what is a\"b?"#),
+  ])
+  func noPasswordIsTooOddToBeSeen(_ password: String, _ words: String) {
+    var draft = LoginDraft()
+    draft.name = Array("alice".utf8)
+    draft.password.append(Array(password.utf8).span)
+    let isSeen = draft.isRepeated(in: Array(words.utf8).span)
+    #expect(isSeen)
+    let isSeenInAnother = draft.isRepeated(in: Array("LOGIN alice a".utf8).span)
+    #expect(!isSeenInAnother)
+  }
+
   /// A second login of alice's while the first is there.
   private func second(_ settings: Settings, _ server: TestServer) throws -> Scene {
     let stage = try LoopStage(settings)

@@ -355,6 +355,6 @@ struct PlaceTests {
     eventually("it is gone") { stage.onLoop { $0.sessions.count } == 0 }
     directory.tell(.at("a"))
     #expect(directory.departed == ["alice"])
-    #expect(stage.house.census.count(.user("alice")) == 0)
+    #expect(stage.house.census.count(.user(UserKey("alice"))) == 0)
   }
 }

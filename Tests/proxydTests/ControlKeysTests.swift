@@ -46,6 +46,19 @@ struct ControlKeysTests {
     let unit = try HouseDocuments.text("etc/proxyd.service")
     #expect(unit.contains("\nRuntimeDirectory=proxyd\n"))
   }
+
+  /// The unit lets nothing be written but what it names.
+  @Test func theStateFileIsWhereTheUnitLetsItBe() throws {
+    let path = "state-file: /var/lib/proxyd/state.db"
+    for text in [ConfigText.sample]
+      + (try ["README.md", "docs/Fleet.md", "docs/FromDirector.md"].map(HouseDocuments.text))
+    {
+      #expect(text.contains(path))
+    }
+    let unit = try HouseDocuments.text("etc/proxyd.service")
+    #expect(unit.contains("\nProtectSystem=strict\n"))
+    #expect(unit.contains("\nStateDirectory=proxyd\n"))
+  }
 }
 
 /// The documents of this room say what the code does.

@@ -211,6 +211,19 @@ struct AffinityFileTests {
     }
   }
 
+  /// What a dump says, a load reads, whatever the names are.
+  @Test(arguments: [
+    "alice", "#alice", "\\#alice", "\\\\alice", "dom\\alice", "\\alice", " a", "\u{301}", "#\u{301}", "\\\u{301}",
+  ])
+  func names(_ user: String) {
+    let line = AffinityFile.line(ToldPlace(pool: "p", user: user, backend: "b"))
+    let entry = ControlEntry(user: user, backend: "b")
+    #expect(AffinityFile.read("\(line)\n", pool: nil) == .success(["p": [entry]]))
+    // As people write it.
+    guard user.utf8.first != UInt8(ascii: "#"), user.utf8.first != UInt8(ascii: "\\") else { return }
+    #expect(AffinityFile.read("\(user)\tb\tp\n", pool: nil) == .success(["p": [entry]]))
+  }
+
   /// Each part fits in a request, whatever the names are.
   @Test func parts() throws {
     let entries = (0..<3_000).map { ControlEntry(user: String(repeating: "\u{1}", count: 200) + "\($0)", backend: "b") }

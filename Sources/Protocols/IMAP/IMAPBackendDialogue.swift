@@ -351,10 +351,7 @@ package struct IMAPBackendDialogue: Equatable, Sendable {
       // Room for its escapes and the line end: a secret that moves leaves a copy behind.
       out.reserveCapacity(out.count + 2 * bytes.count + 4)
       out.append(.ascii("\""))
-      for index in bytes.indices {
-        if bytes[index] == .ascii("\"") || bytes[index] == .ascii("\\") { out.append(.ascii("\\")) }
-        out.append(bytes[index])
-      }
+      out.appendEscaped(bytes)
       out.append(.ascii("\""))
       return true
     }

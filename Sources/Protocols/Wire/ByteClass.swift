@@ -67,12 +67,12 @@ extension Span<UInt8> {
     return extracting(first: text.utf8CodeUnitCount).equalsIgnoringCase(text)
   }
 
-  /// Whether other bytes stand within.
-  func contains(_ other: Span<UInt8>) -> Bool {
+  /// Whether other bytes stand within, letters compared without regard to case.
+  func containsIgnoringCase(_ other: Span<UInt8>) -> Bool {
     guard other.count > 0, other.count <= count else { return false }
-    for start in 0...(count - other.count) where self[start] == other[0] {
-      var length = 1
-      while length < other.count, self[start + length] == other[length] { length += 1 }
+    for start in 0...(count - other.count) {
+      var length = 0
+      while length < other.count, self[start + length].lowercased == other[length].lowercased { length += 1 }
       if length == other.count { return true }
     }
     return false
@@ -113,6 +113,14 @@ extension [UInt8] {
   /// held.
   package mutating func appendLineSafe(_ span: Span<UInt8>) {
     for index in span.indices { append(span[index].isControl ? .ascii("?") : span[index]) }
+  }
+
+  /// Appends what stands between the quotes of a quoted string (RFC 9051 §4.3, RFC 5804 §4).
+  mutating func appendEscaped(_ span: Span<UInt8>) {
+    for index in span.indices {
+      if span[index] == .ascii("\"") || span[index] == .ascii("\\") { append(.ascii("\\")) }
+      append(span[index])
+    }
   }
 
   /// Appends a line end.

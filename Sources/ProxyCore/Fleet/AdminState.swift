@@ -5,9 +5,9 @@ package enum AdminState: String, Equatable, Sendable, CaseIterable {
   case ready
   /// No new users; who has sessions there stays, and may open more.
   case drain
-  /// Nobody: who is there is moved, at the pool's rate.
+  /// Nobody: who is there is moved, at the pool's rate; it is not probed.
   case maintenance = "maint"
-  /// As maintenance, and it is not probed: to be taken out of the configuration.
+  /// As maintenance, and to be taken out of the configuration.
   case removed
 
   /// Whether anybody may be there.

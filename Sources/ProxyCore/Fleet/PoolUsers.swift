@@ -29,11 +29,14 @@ package enum UserAnswer: Equatable, Sendable {
 }
 
 extension Pool {
-  /// The user as the pool's key has it, from the name at the backend.
+  /// The user as the pool's key has it, from the name at the backend. Of some names the key leaves nothing, as `\d` of a
+  /// domain: it is taken as it is, which is how a list of the users has it.
   package func key(of name: String, _ rules: NameRules) -> String {
     switch settings.balance {
-    case .affinity(let affinity): Pool.key(Array(name.utf8), affinity, rules)
-    case .leastSessions, .roundRobin, .randomTwo: name
+    case .affinity(let affinity):
+      let key = Pool.key(Array(name.utf8), affinity, rules)
+      return key.isEmpty ? String(decoding: name.utf8.map(\.lowercased), as: UTF8.self) : key
+    case .leastSessions, .roundRobin, .randomTwo: return name
     }
   }
 
@@ -73,23 +76,25 @@ extension Pool {
   }
 
   /// Forgets all users of a member, or of all: who has no sessions at once, the others at the pool's rate, so that their
-  /// next login is where the ring has them. Returns how many of each there are; nil without affinity.
+  /// next login is where the ring has them; but nobody who has another place by then. Returns how many of each there are;
+  /// nil without affinity.
   package func flush(member: String?) -> (idle: Int, present: Int)? {
     guard let directory else { return nil }
     var idle: [String] = []
-    var present: [String] = []
+    var present: [DirectoryEntry] = []
     directory.forEach { portion in
       for entry in portion where member == nil || entry.member == member {
-        if entry.expires == nil { present.append(entry.user) } else { idle.append(entry.user) }
+        if entry.expires == nil { present.append(entry) } else { idle.append(entry.user) }
       }
       return true
     }
     for user in idle { _ = directory.forget(user) }
-    let perTick = max(1, settings.moveRate / 10)
-    for (tick, start) in stride(from: 0, to: present.count, by: perTick).enumerated() {
-      let users = Array(present[start..<min(start + perTick, present.count)])
+    let rate = max(1, settings.moveRate)
+    for (tick, entries) in Dictionary(grouping: present.enumerated(), by: { $0.offset * 10 / rate }) {
       DispatchQueue.global(qos: .utility).asyncAfter(deadline: .now() + .milliseconds(100 * tick)) { @Sendable in
-        for user in users { _ = directory.forget(user) }
+        for (_, entry) in entries where directory.lookup(entry.user)?.member == entry.member {
+          _ = directory.forget(entry.user)
+        }
       }
     }
     return (idle.count, present.count)

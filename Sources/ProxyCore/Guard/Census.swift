@@ -12,9 +12,9 @@ package final class Census: Sendable {
 
   /// Whose sessions are counted together.
   enum Key: Hashable, Sendable {
-    case user(String)
+    case user(UserKey)
     case address(SocketAddress)
-    case userAt(String, SocketAddress)
+    case userAt(UserKey, SocketAddress)
   }
 
   /// Nobody is there yet.

@@ -193,11 +193,11 @@ package struct UserPresence: Equatable, Sendable {
 extension House {
   /// Who is logged in, by name. Nil if a loop does not answer.
   package func users(_ filter: SessionFilter) -> [UserPresence]? {
-    var users: [String: UserPresence] = [:]
+    var users: [UserKey: UserPresence] = [:]
     let isComplete = eachSession(filter) { rows in
       for row in rows where row.isLoggedIn {
-        let name = row.user
-        var user = users[name] ?? UserPresence(user: name)
+        let name = UserKey(row.user)
+        var user = users[name] ?? UserPresence(user: name.name)
         user.sessions += 1
         user.addresses.insert(row.clientHost)
         if let backend = row.backend { user.backends.insert(backend) }

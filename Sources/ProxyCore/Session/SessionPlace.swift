@@ -186,7 +186,7 @@ extension Session {
     let limits = loop.plan.settings.sessionLimits
     let census = loop.house.census
     guard limits.user != nil || limits.userAtAddress != nil else { return nil }
-    let user = String(decoding: login.draft.user.map(\.lowercased), as: UTF8.self)
+    let user = UserKey(String(decoding: login.draft.user.map(\.lowercased), as: UTF8.self))
     if let most = limits.user {
       guard census.enter(.user(user), most: most) else { return LoginFailure(.userLimit, "\(most) sessions") }
       counted.append(.user(user))

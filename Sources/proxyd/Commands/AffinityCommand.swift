@@ -111,10 +111,14 @@ struct AffinityCommand: ParsableCommand {
 
     func run() throws {
       let arguments: [String: ControlValue?] = ["pool": pool.value, "backend": backend.map { .text($0) }]
-      try control.follow(.affinityDump, arguments, rows: ToldPlace.self) { row in
+      try control.show(.affinityDump, arguments, rows: ToldPlace.self, done: ToldCount.self) { rows, _ in
+        // Whoever has no domain has no name where domains are told apart.
+        let rows = rows.filter { !$0.user.isEmpty }
         // A file has the names as they are.
-        let user = Console.isTerminal ? ShownText(row.user).text : row.user
-        Console.say("\(user)\t\(row.backend)\t\(row.pool)")
+        guard Console.isTerminal else { return rows.map(AffinityFile.line) }
+        return rows.map { row in
+          AffinityFile.line(row).split(separator: "\t").map { ShownText(String($0)).text }.joined(separator: "\t")
+        }
       }
     }
   }
@@ -124,7 +128,8 @@ struct AffinityCommand: ParsableCommand {
       abstract: "Move the users of a file, or of standard input, to the backends beside them.",
       discussion: """
         A line is a user, a tab, a backend and, where several pools have that backend, a tab and the pool; # begins a \
-        comment. Users who are elsewhere are moved, as by move.
+        comment. A user whose name begins with # or with a backslash has a backslash before it. Users who are elsewhere are \
+        moved, as by move.
         """)
 
     @Argument(help: "The file.") var file: String?
@@ -181,16 +186,34 @@ enum AffinityFile {
     let words: String
   }
 
+  /// A user's line, as `read` takes it: a name that would be a comment has a backslash before it.
+  static func line(_ place: ToldPlace) -> String {
+    "\(isSpecial(place.user.utf8.first) ? "\\" : "")\(place.user)\t\(place.backend)\t\(place.pool)"
+  }
+
+  private static let sharp = UInt8(ascii: "#")
+  private static let backslash = UInt8(ascii: "\\")
+
+  /// Whether a name that begins so has a mark before it.
+  private static func isSpecial(_ byte: UInt8?) -> Bool { byte == sharp || byte == backslash }
+
+  /// The name without its mark. By bytes: to Swift a letter and an accent behind it are one character.
+  private static func user(_ field: String) -> String {
+    let isMarked = field.utf8.first == backslash && isSpecial(field.utf8.dropFirst().first)
+    return isMarked ? String(Substring(field.utf8.dropFirst())) : field
+  }
+
   /// By pool; nil for whichever has the backend, unless `pool` says which.
   static func read(_ text: String, pool: String?) -> Result<[String?: [ControlEntry]], Problem> {
     var places: [String?: [ControlEntry]] = [:]
-    for (index, line) in TextFile.lines(text).enumerated() where !line.isEmpty && !line.hasPrefix("#") {
+    for (index, line) in TextFile.lines(text).enumerated() where !line.isEmpty && line.utf8.first != sharp {
       let parts = line.split(separator: "\t", omittingEmptySubsequences: false).map(String.init)
       guard (2...3).contains(parts.count), !parts.contains("") else {
         return .failure(Problem(line: index + 1, words: "expected a user, a tab and a backend"))
       }
       if let pool, parts.count == 3, parts[2] != pool { continue }
-      places[parts.count == 3 ? parts[2] : pool, default: []].append(ControlEntry(user: parts[0], backend: parts[1]))
+      let entry = ControlEntry(user: user(parts[0]), backend: parts[1])
+      places[parts.count == 3 ? parts[2] : pool, default: []].append(entry)
     }
     return .success(places)
   }

@@ -50,9 +50,9 @@ struct BackendCommand: ParsableCommand {
       proxyd backend <name> weight <number>|default
       """,
     discussion: """
-      ready: it takes part. drain: no new users, those who are there stay. maint: they are moved too, at the pool's rate. \
-      removed: as maint, and it is not probed any more. A weight is its share in comparison with the others'; default is \
-      that of the configuration. The state file keeps both over restarts.
+      ready: it takes part. drain: no new users, those who are there stay. maint: they are moved too, at the pool's rate, \
+      and it is not probed. removed: as maint, of one that is to be taken out of the configuration. A weight is its share in \
+      comparison with the others'; default is that of the configuration. The state file keeps both over restarts.
       """)
 
   @Argument(help: "The backend's name.") var name: String

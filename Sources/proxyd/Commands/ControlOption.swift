@@ -96,8 +96,14 @@ struct ControlOption: ParsableArguments {
   private func printAnswer(
     _ client: inout ControlClient, _ command: ControlCommand, _ arguments: [String: ControlValue]
   ) throws {
+    // Whoever reads it page by page keeps nobody waiting: the proxy lets go of a client that takes nothing.
+    var waiting: [UInt8] = []
+    defer { Console.write(waiting) }
     let problem = try client.ask(command, arguments) { _, line in
-      Console.write((Console.isTerminal ? ShownText.json(line) : line) + [0x0A])
+      waiting += (Console.isTerminal ? ShownText.json(line) : line) + [0x0A]
+      guard command == .trace else { return true }
+      Console.write(waiting)
+      waiting = []
       return true
     }
     if problem != nil { throw ExitCode.failure }

@@ -115,9 +115,16 @@ struct FleetControl: FleetActions {
     }
   }
 
+  /// The pool may have a tag behind it, as in a route's answer: then only members with that are looked at.
   func map(_ user: String, pool: String?) throws(ControlProblem) -> [ToldMapping] {
-    try pools(pool).compactMap { pool in
-      guard let place = pool.place(of: key(user, pool)) else { return nil }
+    let parts = pool?.split(separator: "/", maxSplits: 1, omittingEmptySubsequences: false).map(String.init)
+    let tag = parts.flatMap { $0.count == 2 ? $0[1] : nil }
+    let pools = try pools(parts?[0])
+    if let tag, !pools.contains(where: { $0.settings.members.contains { $0.tag == tag } }) {
+      throw ControlProblem(.notFound, "no member of the pool \(parts?[0] ?? "") has the tag \"\(tag)\"")
+    }
+    return pools.compactMap { pool in
+      guard let place = pool.place(of: key(user, pool), tag: tag) else { return nil }
       return ToldMapping(
         pool: pool.name, user: place.user, current: place.present ?? place.entry?.member,
         expires: place.present == nil ? place.entry?.expires : nil, hashed: place.home, configured: place.configured)
