@@ -257,8 +257,8 @@ final class LoopStage {
   }
 
   /// Ends all sessions by an operator's word.
-  func kickAll(_ reason: SessionEnd.Reason) {
-    house.kick(onLoop { loop in loop.sessions.all.map { SessionHandle(loop: 0, token: $0.token) } }, reason)
+  func kickAll(_ eviction: Eviction) {
+    house.kick(onLoop { loop in loop.sessions.all.map { SessionHandle(loop: 0, token: $0.token) } }, eviction)
   }
 
   /// What the only session is doing.

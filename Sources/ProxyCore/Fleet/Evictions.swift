@@ -31,7 +31,7 @@ final class Evictions: Sendable {
 
   private struct Job {
     let pace: Pace
-    let reason: SessionEnd.Reason
+    let reason: Eviction
     /// Users not moved yet, with their sessions; nil while they are being asked for.
     var users: [[SessionHandle]]?
     /// Users a tick; known once it is known how many there are.
@@ -48,7 +48,7 @@ final class Evictions: Sendable {
   func attach(_ callbacks: Fleet.Callbacks) { state.withLock { $0.callbacks = callbacks } }
 
   /// Begins to end the sessions at a backend; another pace replaces the one before.
-  func begin(_ backend: String, _ pace: Pace, _ reason: SessionEnd.Reason) {
+  func begin(_ backend: String, _ pace: Pace, _ reason: Eviction) {
     let (number, startsTicking) = state.withLock { state -> (Int, Bool) in
       let number = (state.jobs[backend]?.number ?? 0) + 1
       state.jobs[backend] = Job(pace: pace, reason: reason, users: nil, number: number)
@@ -95,7 +95,7 @@ final class Evictions: Sendable {
 
   private func step() {
     var asks: [(String, Int)] = []
-    var kicks: [([SessionHandle], SessionEnd.Reason)] = []
+    var kicks: [([SessionHandle], Eviction)] = []
     let (kick, goesOn) = state.withLock { state in
       for (backend, known) in state.jobs {
         var job = known

@@ -38,7 +38,7 @@ package final class Fleet: Sendable {
 
   /// How sessions are reached.
   struct Callbacks: Sendable {
-    var kick: @Sendable ([SessionHandle], SessionEnd.Reason) -> Void = { _, _ in }
+    var kick: @Sendable ([SessionHandle], Eviction) -> Void = { _, _ in }
     var wake: @Sendable ([SessionHandle]) -> Void = { _ in }
     /// Gives the users and sessions at a backend, later and once.
     var sessions: @Sendable (String, @escaping @Sendable ([Evictions.Guest]) -> Void) -> Void = { _, then in then([]) }
@@ -381,10 +381,10 @@ package final class Fleet: Sendable {
   private func decideOnGuests(_ standing: BackendStanding) {
     deciding.withLock { _ in
       let (name, stands) = (standing.name, standing.snapshot(at: clock.now))
-      guard stands.admin.takesPart else { return evictions.begin(name, .rate(moveRate(name)), .moved) }
+      guard stands.admin.takesPart else { return evictions.begin(name, .rate(moveRate(name)), .maintenance) }
       let spread = pools.map(\.settings).filter { $0.members.contains { $0.backend == name } }.map(\.spread).max() ?? 0
       guard stands.health.isDown, spread > 0 else { return evictions.end(name) }
-      evictions.begin(name, .within(spread), .backendLost)
+      evictions.begin(name, .within(spread), .spread)
     }
   }
 }

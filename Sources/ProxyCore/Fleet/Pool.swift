@@ -26,7 +26,7 @@ package final class Pool: Sendable {
 
   init(
     _ name: String, _ plan: PoolPlan, _ directory: (any UserDirectory)?, clock: Clock,
-    kick: @escaping @Sendable ([SessionHandle], SessionEnd.Reason) -> Void,
+    kick: @escaping @Sendable ([SessionHandle], Eviction) -> Void,
     wake: @escaping @Sendable ([SessionHandle]) -> Void
   ) {
     self.name = name
@@ -204,12 +204,12 @@ package final class Pool: Sendable {
   }
 
   /// Why a resident's sessions at a member end; nil if they may stay.
-  private func whyLeave(_ member: String, _ claim: Claim, _ plan: PoolPlan) -> SessionEnd.Reason? {
-    guard let index = plan.index(of: member) else { return .moved }
+  private func whyLeave(_ member: String, _ claim: Claim, _ plan: PoolPlan) -> Eviction? {
+    guard let index = plan.index(of: member) else { return .move }
     let stands = plan.members[index].standing.snapshot(at: clock.now)
-    if stands.health.isDown { return .backendLost }
-    let isWanted = claim.tag == nil || plan.members[index].settings.tag == claim.tag
-    return stands.keeps && isWanted ? nil : .moved
+    if stands.health.isDown { return .lost }
+    guard stands.keeps else { return .maintenance }
+    return claim.tag == nil || plan.members[index].settings.tag == claim.tag ? nil : .move
   }
 
   private func lack(_ claim: Claim, _ plan: PoolPlan) -> LoginFailure {

@@ -10,7 +10,7 @@ final class Residents: Sendable {
   private let directory: any UserDirectory
   private let shards: [Shard]
   /// Ends sessions.
-  private let kick: @Sendable ([SessionHandle], SessionEnd.Reason) -> Void
+  private let kick: @Sendable ([SessionHandle], Eviction) -> Void
   /// Has sessions look again.
   private let wake: @Sendable ([SessionHandle]) -> Void
 
@@ -66,7 +66,7 @@ final class Residents: Sendable {
   }
 
   init(
-    _ directory: any UserDirectory, kick: @escaping @Sendable ([SessionHandle], SessionEnd.Reason) -> Void,
+    _ directory: any UserDirectory, kick: @escaping @Sendable ([SessionHandle], Eviction) -> Void,
     wake: @escaping @Sendable ([SessionHandle]) -> Void
   ) {
     self.directory = directory
@@ -84,9 +84,9 @@ final class Residents: Sendable {
   /// nil is yes, else it is why the sessions there end.
   func enter(
     _ user: String, _ handle: SessionHandle, _ question: PlaceQuestion,
-    keeps: (String) -> SessionEnd.Reason?
+    keeps: (String) -> Eviction?
   ) -> Entry {
-    enum Step { case entry(Entry), ask, end([SessionHandle], SessionEnd.Reason) }
+    enum Step { case entry(Entry), ask, end([SessionHandle], Eviction) }
     let user = UserKey(user)
     let step = shard(user).state.withLock { state -> Step in
       if let refusal = state.refusals.removeValue(forKey: handle) { return .entry(refusal) }
@@ -98,7 +98,7 @@ final class Residents: Sendable {
       switch resident.stage {
       case .at(let member):
         if resident.here.contains(handle) { return .entry(.at(member)) }
-        guard let reason = resident.isOutdated ? .moved : keeps(member) else {
+        guard let reason = resident.isOutdated ? .move : keeps(member) else {
           resident.here.append(handle)
           return .entry(.at(member))
         }
@@ -189,7 +189,7 @@ final class Residents: Sendable {
       case .leaving?, nil: return []
       }
     }
-    if !handles.isEmpty { kick(handles, .moved) }
+    if !handles.isEmpty { kick(handles, .move) }
   }
 
   /// The member is another server from now on: who has sessions there leaves it before there is another one.

@@ -47,6 +47,10 @@ extension Meters {
         Metric(
           "proxyd_session_ends_total", .counter(count), ("reason", reason.rawValue), ("blame", reason.blame.rawValue)))
     }
+    for (eviction, count) in evictions.counted {
+      all.append(
+        Metric("proxyd_session_evictions_total", .counter(count), ("reason", eviction.rawValue)))
+    }
     for (doing, count) in endsByDoing {
       all.append(Metric("proxyd_session_ends_doing_total", .counter(count), ("doing", doing)))
     }

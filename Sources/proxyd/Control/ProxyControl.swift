@@ -50,7 +50,7 @@ struct ProxyControl: ControlActions {
       out: Int(clamping: row.toClient), tls: row.tls, backendTls: row.backendTLS)
   }
 
-  func kick(_ filter: SessionFilter) -> Int? { house.kick(filter, .kicked) }
+  func kick(_ filter: SessionFilter) -> Int? { house.kick(filter, .kick) }
 
   /// As many addresses of a user are told.
   private static let mostAddresses = 20
