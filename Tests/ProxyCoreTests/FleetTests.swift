@@ -307,6 +307,7 @@ struct ResidentsTests {
       func lookup(_ user: String) -> DirectoryEntry? { nil }
       func forEach(_ body: ([DirectoryEntry]) -> Bool) {}
       var count: Int { 0 }
+      var pauses: Int { 0 }
       func onRecall(_ body: @escaping @Sendable (String) -> Void) { recall.withLock { $0 = body } }
     }
     /// One thread's sessions; a kick is a mark that the thread sees, as a loop would.

@@ -369,6 +369,7 @@ final class PlayedDirectory: UserDirectory {
   func lookup(_ user: String) -> DirectoryEntry? { nil }
   func forEach(_ body: ([DirectoryEntry]) -> Bool) {}
   var count: Int { 0 }
+  var pauses: Int { 0 }
   func onRecall(_ body: @escaping @Sendable (String) -> Void) { state.withLock { $0.recall = body } }
 }
 

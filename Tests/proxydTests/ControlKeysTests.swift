@@ -62,6 +62,7 @@ struct ControlDocumentsTests {
     }
     for code in ControlProblem.Code.allCases { expect("| `\(code.rawValue)` |") }
     for phase in LoginPhase.allCases { expect("`\(phase.rawValue)`") }
+    for wait in LoginWait.allCases { expect("`\(wait.rawValue)`") }
     for eviction in Eviction.allCases { expect("`\(eviction.rawValue)`") }
     for kind in TraceEvent.Kind.allCases { expect("`\(kind.rawValue)`") }
     for number in [ControlServer.mostClients, ControlRequest.longestLine, Traces.most] {

@@ -7,6 +7,8 @@ internal import Protocols
 package final class BackendStanding: Sendable {
   /// The backend's name.
   package let name: String
+  /// What is counted of it.
+  package let meter = StandingMeter()
   private let state: Mutex<State>
   /// Sessions relayed or being logged in.
   private let present = Atomic<Int>(0)
@@ -63,7 +65,9 @@ package final class BackendStanding: Sendable {
 
   /// Something was learned about its health. Returns what that changes.
   func learn(_ evidence: HealthEvidence, at now: UInt64) -> HealthChange? {
-    state.withLock { $0.health.learn(evidence, at: now) }
+    let change = state.withLock { $0.health.learn(evidence, at: now) }
+    meter.count(change)
+    return change
   }
 
   /// Whether a login may go there now, whatever the operator wants: to one that is lost and not probed, one at a time does,
@@ -72,7 +76,7 @@ package final class BackendStanding: Sendable {
 
   /// A new configuration. What an agent told that is asked no more is forgotten. Returns what that changes of its health.
   func adopt(_ settings: HealthSettings, at now: UInt64) -> HealthChange? {
-    state.withLock { state in
+    let change = state.withLock { state in
       if settings.agent == nil {
         state.agent = .ready
         state.agentShare = 100
@@ -81,6 +85,8 @@ package final class BackendStanding: Sendable {
       }
       return state.health.adopt(settings, at: now)
     }
+    meter.count(change)
+    return change
   }
 
   /// How it stands now.

@@ -113,6 +113,9 @@ package final class Fleet: Sendable {
   /// All pools, by name.
   package var pools: [Pool] { state.withLock { Array($0.pools.values) }.sorted { $0.name < $1.name } }
 
+  /// What is remembered over a restart; nil if nothing is.
+  package var stateFile: StateFile? { state.withLock { $0.file } }
+
   /// Whether the sessions at a backend are being ended.
   func isEmptying(_ backend: String) -> Bool { evictions.isRunning(backend) }
 

@@ -9,6 +9,8 @@ package final class Pool: Sendable {
   package let name: String
   /// Who remembers where users are; nil without affinity.
   package let directory: (any UserDirectory)?
+  /// What is counted of it.
+  package let meter = PoolMeter()
   let residents: Residents?
   private let state: Mutex<State>
   private let gate: LoginGate
@@ -111,21 +113,36 @@ package final class Pool: Sendable {
           }
         // It was taken out of the configuration between the question and the answer.
         case .gone(let member): skip(member, &claim)
-        case .waits: return .waits
+        case .waits: return wait(&claim, for: .place)
         case .refused(let failure):
           claim.stage = .released
           return .refused(failure)
         }
       case .placed(let member):
-        guard gate.enter(claim.handle) else { return .waits }
+        guard gate.enter(claim.handle) else { return wait(&claim, for: .poolLogins) }
         claim.stage = .passed(member)
       case .passed(let member):
-        guard member.gate.enter(claim.handle) else { return .waits }
+        guard member.gate.enter(claim.handle) else { return wait(&claim, for: .memberLogins) }
         claim.stage = .inside(member)
+        claim.wait = nil
       case .inside(let member): return .at(member)
       case .admitted, .released: preconditionFailure("a claim that is settled goes on")
       }
     }
+  }
+
+  /// A login that is woken and waits on for the same is counted once.
+  private func wait(_ claim: inout Claim, for wait: LoginWait) -> Step {
+    if claim.wait != wait {
+      claim.wait = wait
+      meter.waits.add(wait)
+    }
+    return .waits
+  }
+
+  /// The time of a login that waits is over.
+  func expire(_ claim: Claim) {
+    if let wait = claim.wait { meter.expired.add(wait) }
   }
 
   /// Whether it is a lost member that another login is trying already.
@@ -312,6 +329,8 @@ struct Claim: Sendable {
   /// Whether its member may let it in: it has heard the password and has not refused.
   var mayBeIn = false
   fileprivate(set) var stage = Stage.wanting
+  /// What it waits for, or waited for last on its way to this member.
+  fileprivate(set) var wait: LoginWait?
 
   enum Stage: Sendable {
     case wanting

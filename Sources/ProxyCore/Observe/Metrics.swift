@@ -29,7 +29,7 @@ package struct Metric: Equatable, Sendable {
     case times(Histogram.Reading)
   }
 
-  fileprivate init(_ name: String, _ value: Value, _ labels: (String, String)...) {
+  init(_ name: String, _ value: Value, _ labels: (String, String)...) {
     self.name = name
     self.labels = labels.map { Label(name: $0.0, value: $0.1) }
     self.value = value

@@ -66,7 +66,7 @@ struct ProxyControl: ControlActions {
   }
 
   func metrics() -> [ToldMetric] {
-    house.meters.metrics(proxy.listeners).map { metric in
+    house.metrics(proxy.listeners).map { metric in
       let labels = Dictionary(metric.labels.map { ($0.name, $0.value) }) { first, _ in first }
       var told = ToldMetric(name: metric.name, labels: labels, type: "")
       switch metric.value {
