@@ -78,7 +78,7 @@ struct ControlDocumentsTests {
       writer.done(
         ToldStatus(
           version: "", pid: 0, state: "", uptime: 0, loops: 0, sessions: 0, limit: 0, logins: 0, failedLogins: 0, in: 0,
-          out: 0, users: 0, logLevel: "")),
+          out: 0, users: 0, logLevel: "", backends: 0, lostBackends: 0, stateFile: "", stateTrouble: "")),
       writer.row(
         ToldListener(
           listener: "", protocol: "", tls: "", sessions: 0, accepted: 0, handshakes: 0, failedHandshakes: 0, logins: 0,
