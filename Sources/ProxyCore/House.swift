@@ -55,11 +55,11 @@ package final class House: Sendable {
   var allLoops: [EventLoop] { loops.withLock { $0 } }
 
   /// Ends sessions, wherever they are; who is gone already is passed over.
-  package func kick(_ handles: [SessionHandle], _ reason: SessionEnd.Reason) {
+  package func kick(_ handles: [SessionHandle], _ eviction: Eviction) {
     let loops = loops.withLock { $0 }
     for (index, handles) in Dictionary(grouping: handles, by: \.loop) where index < loops.count {
       loops[index].post { loop in
-        for handle in handles { loop.kick(handle.token, reason) }
+        for handle in handles { loop.kick(handle.token, eviction) }
       }
     }
   }

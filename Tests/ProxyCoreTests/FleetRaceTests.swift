@@ -83,6 +83,7 @@ struct FleetRaceTests {
     func lookup(_ user: String) -> DirectoryEntry? { real.lookup(user) }
     func forEach(_ body: ([DirectoryEntry]) -> Bool) { real.forEach(body) }
     var count: Int { real.count }
+    var pauses: Int { real.pauses }
     func onRecall(_ body: @escaping @Sendable (String) -> Void) { real.onRecall(body) }
   }
 

@@ -139,7 +139,7 @@ struct ResidentsTests {
       residents = Residents(directory, kick: { handles, _ in kicked.add(handles) }, wake: { woken.add($0) })
     }
 
-    func enter(_ user: String, _ index: Int, leaves: SessionEnd.Reason? = nil) -> Residents.Entry {
+    func enter(_ user: String, _ index: Int, leaves: Eviction? = nil) -> Residents.Entry {
       residents.enter(user, handle(index), PlaceQuestion(preferred: "a") { _ in true }) { _, _, _ in
         leaves.map { .ends($0) } ?? .joins
       }
@@ -208,7 +208,7 @@ struct ResidentsTests {
     stage.directory.set(.at("a"))
     #expect(stage.enter("alice", 1) == .at("a"))
     stage.directory.set(.at("b"))
-    #expect(stage.enter("alice", 2, leaves: .backendLost) == .waits)
+    #expect(stage.enter("alice", 2, leaves: .lost) == .waits)
     #expect(stage.kicked.take() == [stage.handle(1)])
     stage.leave("alice", 1)
     #expect(stage.woken.take() == [stage.handle(2)])
@@ -309,6 +309,7 @@ struct ResidentsTests {
       func lookup(_ user: String) -> DirectoryEntry? { nil }
       func forEach(_ body: ([DirectoryEntry]) -> Bool) {}
       var count: Int { 0 }
+      var pauses: Int { 0 }
       func onRecall(_ body: @escaping @Sendable (String) -> Void) { recall.withLock { $0 = body } }
     }
     /// One thread's sessions; a kick is a mark that the thread sees, as a loop would.
@@ -327,7 +328,7 @@ struct ResidentsTests {
       var number = 0
       func enter(_ user: String, _ handle: SessionHandle) {
         let entry = residents.enter(user, handle, PlaceQuestion(preferred: nil) { _ in true }) { _, _, _ in
-          Int.random(in: 0..<20) == 0 ? .ends(.backendLost) : .joins
+          Int.random(in: 0..<20) == 0 ? .ends(.lost) : .joins
         }
         switch entry {
         case .at(let member):

@@ -121,11 +121,11 @@ struct GivingBackTests {
     case .clientResets: cast.client.reset()
     case .backendCloses: cast.backend?.close()
     case .backendResets: cast.backend?.reset()
-    case .kicked: stage.kickAll(.kicked)
-    case .moved: stage.kickAll(.moved)
+    case .kicked: stage.kickAll(.kick)
+    case .moved: stage.kickAll(.move)
     case .lost:
-      stage.kickAll(.backendLost)
-      stage.kickAll(.backendLost)
+      stage.kickAll(.lost)
+      stage.kickAll(.lost)
     case .retired: stage.onLoop { $0.retire() }
     case .stopped: stage.onLoop { $0.endSessions() }
     case .timePasses: for _ in 0..<4 { stage.advance(seconds: 40_000) }

@@ -124,9 +124,9 @@ struct SessionListingTests {
     let (bob, bobs) = logIn(stage, server, "bob")
     var filter = SessionFilter()
     filter.user = NamePattern("alice")
-    #expect(stage.house.kick(filter, .kicked) == 1)
+    #expect(stage.house.kick(filter, .kick) == 1)
     #expect(alice.hearsClose())
-    #expect(stage.house.kick(filter, .kicked) == 0)
+    #expect(stage.house.kick(filter, .kick) == 0)
     #expect(stage.sessionLine().contains("end=kicked"))
     bob.send("b NOOP\r\n")
     _ = bobs.hear("NOOP\r\n")
@@ -137,10 +137,10 @@ struct SessionListingTests {
     let stage = try LoopStage(.to(1))
     let client = stage.connect()
     _ = client.hear("\r\n")
-    #expect(stage.house.kick(SessionFilter(), .kicked) == 1)
+    #expect(stage.house.kick(SessionFilter(), .kick) == 1)
     _ = client.hear("BYE")
     #expect(stage.doing() == "saying goodbye")
-    #expect(stage.house.kick(SessionFilter(), .kicked) == 0)
+    #expect(stage.house.kick(SessionFilter(), .kick) == 0)
   }
 
   /// More than fit in a portion, and in a turn of kicks; free slots between.
@@ -177,7 +177,7 @@ struct SessionListingTests {
       })
     #expect(portions.reduce(0, +) == 1_000)
     #expect(portions.allSatisfy { $0 <= 1_000 })
-    #expect(stage.house.kick(SessionFilter(), .kicked) == 1_000)
+    #expect(stage.house.kick(SessionFilter(), .kick) == 1_000)
     for client in clients { _ = client.hear("BYE") }
   }
 

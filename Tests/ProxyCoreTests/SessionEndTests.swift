@@ -177,7 +177,7 @@ struct SessionEndTests {
       return stage.sessionLine()
     case .kicked:
       let (stage, client, backend) = try relay(server)
-      stage.kickAll(.kicked)
+      stage.kickAll(.kick)
       _ = client.hear("* BYE Disconnected by the server; connect again.\r\n")
       #expect(client.hearsClose())
       #expect(backend.hearsClose())

@@ -267,8 +267,8 @@ final class LoopStage {
   }
 
   /// Ends all sessions by an operator's word.
-  func kickAll(_ reason: SessionEnd.Reason) {
-    house.kick(onLoop { loop in loop.sessions.all.map { SessionHandle(loop: 0, token: $0.token) } }, reason)
+  func kickAll(_ eviction: Eviction) {
+    house.kick(onLoop { loop in loop.sessions.all.map { SessionHandle(loop: 0, token: $0.token) } }, eviction)
   }
 
   /// What the only session is doing.
@@ -379,6 +379,7 @@ final class PlayedDirectory: UserDirectory {
   func lookup(_ user: String) -> DirectoryEntry? { nil }
   func forEach(_ body: ([DirectoryEntry]) -> Bool) {}
   var count: Int { 0 }
+  var pauses: Int { 0 }
   func onRecall(_ body: @escaping @Sendable (String) -> Void) { state.withLock { $0.recall = body } }
 }
 

@@ -75,6 +75,8 @@ struct ControlDocumentsTests {
     }
     for code in ControlProblem.Code.allCases { expect("| `\(code.rawValue)` |") }
     for phase in LoginPhase.allCases { expect("`\(phase.rawValue)`") }
+    for wait in LoginWait.allCases { expect("`\(wait.rawValue)`") }
+    for eviction in Eviction.allCases { expect("`\(eviction.rawValue)`") }
     for kind in TraceEvent.Kind.allCases { expect("`\(kind.rawValue)`") }
     for number in [ControlServer.mostClients, ControlRequest.longestLine, Traces.most] {
       #expect(text.replacing(",", with: "").contains("\(number)"), "docs/Control.md lacks \(number)")
@@ -89,7 +91,7 @@ struct ControlDocumentsTests {
       writer.done(
         ToldStatus(
           version: "", pid: 0, state: "", uptime: 0, loops: 0, sessions: 0, limit: 0, logins: 0, failedLogins: 0, in: 0,
-          out: 0, users: 0, logLevel: "")),
+          out: 0, users: 0, logLevel: "", backends: 0, lostBackends: 0, stateFile: "", stateTrouble: "")),
       writer.row(
         ToldListener(
           listener: "", protocol: "", tls: "", sessions: 0, accepted: 0, handshakes: 0, failedHandshakes: 0, logins: 0,

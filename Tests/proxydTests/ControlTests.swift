@@ -196,6 +196,37 @@ struct ShownTextTests {
   }
 }
 
+struct StatusLinesTests {
+  private var status: ToldStatus {
+    ToldStatus(
+      version: "1", pid: 7, state: "running", uptime: 65, loops: 2, sessions: 3, limit: 9, logins: 5, failedLogins: 1,
+      in: 10, out: 20, users: 4, logLevel: "info")
+  }
+
+  /// What there is nothing to say of has no line.
+  @Test func theFleet() {
+    var status = status
+    let plain = [
+      "proxyd 1, process 7, running for 1m05s", "loops     2", "sessions  3 of 9", "logins    5 accepted, 1 not",
+      "bytes     10 in, 20 out", "users     4 remembered",
+    ]
+    #expect(Array(StatusCommand.lines([], status).prefix(8)) == plain + ["log       info", ""])
+    status.backends = 12
+    status.lostBackends = 0
+    status.stateFile = "/var/lib/proxyd/state.db"
+    #expect(
+      Array(StatusCommand.lines([], status).prefix(10))
+        == plain + ["backends  12", "state     /var/lib/proxyd/state.db", "log       info", ""])
+    status.lostBackends = 2
+    status.stateTrouble = "disk\u{1B}full"
+    #expect(
+      Array(StatusCommand.lines([], status)[6...7]) == [
+        "backends  12, 2 lost",
+        #"state     /var/lib/proxyd/state.db, not written: disk\u{1b}full; what is new is remembered in memory only"#,
+      ])
+  }
+}
+
 struct AffinityFileTests {
   @Test func files() {
     func read(_ text: String, pool: String? = nil) -> Result<[String?: [ControlEntry]], AffinityFile.Problem> {

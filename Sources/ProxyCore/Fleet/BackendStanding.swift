@@ -7,6 +7,8 @@ internal import Protocols
 package final class BackendStanding: Sendable {
   /// The backend's name.
   package let name: String
+  /// What is counted of it.
+  package let meter = StandingMeter()
   private let state: Mutex<State>
   /// Sessions relayed or being logged in.
   private let present = Atomic<Int>(0)
@@ -103,7 +105,9 @@ package final class BackendStanding: Sendable {
 
   /// Something was learned about its health; `trial`: of the login that tried it. Returns what that changes.
   func learn(_ evidence: HealthEvidence, of trial: HealthTrial? = nil, at now: UInt64) -> HealthChange? {
-    state.withLock { $0.health.learn(evidence, of: trial, at: now) }
+    let change = state.withLock { $0.health.learn(evidence, of: trial, at: now) }
+    meter.count(change)
+    return change
   }
 
   /// Whether a login may go there now, whatever the operator wants: to one that is lost and not probed, one at a time does.
@@ -114,7 +118,7 @@ package final class BackendStanding: Sendable {
 
   /// A new configuration. What an agent told that is asked no more is forgotten. Returns what that changes of its health.
   func adopt(_ settings: HealthSettings, at now: UInt64) -> HealthChange? {
-    state.withLock { state in
+    let change = state.withLock { state in
       if settings.agent == nil {
         state.agent = .ready
         state.agentShare = 100
@@ -123,6 +127,8 @@ package final class BackendStanding: Sendable {
       }
       return state.health.adopt(settings, at: now)
     }
+    meter.count(change)
+    return change
   }
 
   /// How it stands now.

@@ -33,7 +33,7 @@ final class Evictions: Sendable {
 
   private struct Job {
     let pace: Pace
-    let reason: SessionEnd.Reason
+    let reason: Eviction
     let spared: Int?
     /// Users not moved yet, with their sessions; nil while they are being asked for.
     var users: [[SessionHandle]]?
@@ -52,7 +52,7 @@ final class Evictions: Sendable {
 
   /// Begins to end the sessions at a backend; another pace replaces the one before. `spared`: who was placed there after
   /// that loss stays.
-  func begin(_ backend: String, _ pace: Pace, _ reason: SessionEnd.Reason, sparing spared: Int? = nil) {
+  func begin(_ backend: String, _ pace: Pace, _ reason: Eviction, sparing spared: Int? = nil) {
     let (number, startsTicking) = state.withLock { state -> (Int, Bool) in
       let number = (state.jobs[backend]?.number ?? 0) + 1
       state.jobs[backend] = Job(pace: pace, reason: reason, spared: spared, users: nil, number: number)
@@ -100,7 +100,7 @@ final class Evictions: Sendable {
 
   private func step() {
     var asks: [(String, Int)] = []
-    var kicks: [([SessionHandle], SessionEnd.Reason)] = []
+    var kicks: [([SessionHandle], Eviction)] = []
     let (kick, goesOn) = state.withLock { state in
       for (backend, known) in state.jobs {
         var job = known

@@ -40,7 +40,7 @@ package final class Fleet: Sendable {
 
   /// How sessions are reached.
   struct Callbacks: Sendable {
-    var kick: @Sendable ([SessionHandle], SessionEnd.Reason) -> Void = { _, _ in }
+    var kick: @Sendable ([SessionHandle], Eviction) -> Void = { _, _ in }
     var wake: @Sendable ([SessionHandle]) -> Void = { _ in }
     /// Gives the users and sessions at a backend, later and once.
     var sessions: @Sendable (String, @escaping @Sendable ([Evictions.Guest]) -> Void) -> Void = { _, then in then([]) }
@@ -114,6 +114,9 @@ package final class Fleet: Sendable {
 
   /// All pools, by name.
   package var pools: [Pool] { state.withLock { Array($0.pools.values) }.sorted { $0.name < $1.name } }
+
+  /// What is remembered over a restart; nil if nothing is.
+  package var stateFile: StateFile? { state.withLock { $0.file } }
 
   /// Whether the sessions at a backend are being ended.
   func isEmptying(_ backend: String) -> Bool { evictions.isRunning(backend) }
@@ -311,11 +314,11 @@ package final class Fleet: Sendable {
   func decideOnGuests(_ standing: BackendStanding) {
     deciding.withLock { _ in
       let (name, stands) = (standing.name, standing.snapshot(at: clock.now))
-      guard stands.admin.takesPart else { return evictions.begin(name, .rate(moveRate(name)), .moved) }
+      guard stands.admin.takesPart else { return evictions.begin(name, .rate(moveRate(name)), .maintenance) }
       let spread = pools.map(\.settings).filter { $0.members.contains { $0.backend == name } }.map(\.spread).max() ?? 0
       guard stands.health.isDown, spread > 0 else { return evictions.end(name) }
       // Logins that try it are to show whether it is still lost.
-      evictions.begin(name, .within(spread), .backendLost, sparing: stands.losses)
+      evictions.begin(name, .within(spread), .spread, sparing: stands.losses)
     }
   }
 }

@@ -9,6 +9,8 @@ package final class Pool: Sendable {
   package let name: String
   /// Who remembers where users are; nil without affinity.
   package let directory: (any UserDirectory)?
+  /// What is counted of it.
+  package let meter = PoolMeter()
   let residents: Residents?
   private let state: Mutex<State>
   private let gate: LoginGate
@@ -26,7 +28,7 @@ package final class Pool: Sendable {
 
   init(
     _ name: String, _ plan: PoolPlan, _ directory: (any UserDirectory)?, clock: Clock,
-    kick: @escaping @Sendable ([SessionHandle], SessionEnd.Reason) -> Void,
+    kick: @escaping @Sendable ([SessionHandle], Eviction) -> Void,
     wake: @escaping @Sendable ([SessionHandle]) -> Void
   ) {
     self.name = name
@@ -96,7 +98,7 @@ package final class Pool: Sendable {
         case .at(let member):
           switch approach(member, claim) {
           case .goes(let loss, let trial): (claim.loss, claim.trial) = (loss, trial)
-          case .waits: return .waits
+          case .waits: return wait(&claim, for: .place)
           case .taken:
             skip(member.name, &claim)
             continue
@@ -114,21 +116,36 @@ package final class Pool: Sendable {
           }
         // It was taken out of the configuration between the question and the answer.
         case .gone(let member): skip(member, &claim)
-        case .waits: return .waits
+        case .waits: return wait(&claim, for: .place)
         case .refused(let failure):
           claim.stage = .released
           return .refused(failure)
         }
       case .placed(let member):
-        guard gate.enter(claim.handle) else { return .waits }
+        guard gate.enter(claim.handle) else { return wait(&claim, for: .poolLogins) }
         claim.stage = .passed(member)
       case .passed(let member):
-        guard member.gate.enter(claim.handle) else { return .waits }
+        guard member.gate.enter(claim.handle) else { return wait(&claim, for: .memberLogins) }
         claim.stage = .inside(member)
+        claim.wait = nil
       case .inside(let member): return .at(member)
       case .admitted, .released: preconditionFailure("a claim that is settled goes on")
       }
     }
+  }
+
+  /// A login that is woken and waits on for the same is counted once.
+  private func wait(_ claim: inout Claim, for wait: LoginWait) -> Step {
+    if claim.wait != wait {
+      claim.wait = wait
+      meter.waits.add(wait)
+    }
+    return .waits
+  }
+
+  /// The time of a login that waits is over.
+  func expire(_ claim: Claim) {
+    if let wait = claim.wait { meter.expired.add(wait) }
   }
 
   /// Whether the login may go to its member, also if that is lost.
@@ -221,16 +238,18 @@ package final class Pool: Sendable {
   private func company(
     _ member: String, _ venture: Residents.Venture, wasThere: Bool, _ claim: Claim, _ plan: PoolPlan
   ) -> Residents.Company {
-    guard let index = plan.index(of: member) else { return .ends(.moved) }
+    guard let index = plan.index(of: member) else { return .ends(.move) }
     let stands = plan.members[index].standing.snapshot(at: clock.now)
     let isWanted = claim.tag == nil || plan.members[index].settings.tag == claim.tag
-    guard stands.admin.takesPart, isWanted else { return .ends(stands.health.isDown ? .backendLost : .moved) }
+    guard stands.admin.takesPart, isWanted else {
+      return .ends(stands.health.isDown ? .lost : stands.admin.takesPart ? .move : .maintenance)
+    }
     guard stands.health.isDown else { return .joins }
     switch venture {
     // The one that was there first is about to try.
-    case .none: return stands.isTrialDue && !wasThere ? .waits : .ends(.backendLost)
-    case .tries(_, let loss): return loss == stands.losses ? .waits : .ends(.backendLost)
-    case .isIn(let loss): return loss == stands.losses ? .joins : .ends(.backendLost)
+    case .none: return stands.isTrialDue && !wasThere ? .waits : .ends(.lost)
+    case .tries(_, let loss): return loss == stands.losses ? .waits : .ends(.lost)
+    case .isIn(let loss): return loss == stands.losses ? .joins : .ends(.lost)
     }
   }
 
@@ -343,6 +362,8 @@ struct Claim: Sendable {
   fileprivate(set) var loss: Int?
   fileprivate(set) var trial: HealthTrial?
   fileprivate(set) var stage = Stage.wanting
+  /// What it waits for, or waited for last on its way to this member.
+  fileprivate(set) var wait: LoginWait?
 
   enum Stage: Sendable {
     case wanting

@@ -135,10 +135,10 @@ final class Prober: Sendable {
   private func makeRound(_ task: Task, _ scratch: inout Scratch) -> Bool {
     guard isWanted(task) else { return false }
     let target = task.target
-    if target.settings.isProbed, isProbable(task), let evidence = probe(task, &scratch), isWanted(task) {
+    if target.settings.isProbed, isProbable(task), let evidence = countedProbe(task, &scratch), isWanted(task) {
       ears.learn(name, evidence)
     }
-    if let port = target.settings.agent, let report = ask(target, port, &scratch), isWanted(task) {
+    if let port = target.settings.agent, let report = countedAsk(target, port, &scratch), isWanted(task) {
       if let health = report.health { ears.learn(name, health) }
       ears.agent(name, report)
     }
@@ -161,6 +161,22 @@ final class Prober: Sendable {
     case .ready, .drain: true
     case .maintenance, .removed: false
     }
+  }
+
+  /// A probe that is counted before it is told.
+  private func countedProbe(_ task: Task, _ scratch: inout Scratch) -> HealthEvidence? {
+    guard !task.target.backends.isEmpty else { return nil }
+    let began = Clock.monotonic.now
+    let evidence = probe(task, &scratch)
+    task.target.standing.meter.count(evidence, took: Clock.monotonic.now - began, at: WallTime.second)
+    return evidence
+  }
+
+  private func countedAsk(_ target: ProbeTarget, _ port: UInt16, _ scratch: inout Scratch) -> AgentReport? {
+    let report = ask(target, port, &scratch)
+    target.standing.meter.agentChecks.add()
+    if report == nil { target.standing.meter.failedAgentChecks.add() }
+    return report
   }
 
   /// The first protocol that is not well decides; nil if nothing was learned.

@@ -10,7 +10,7 @@ final class Residents: Sendable {
   private let directory: any UserDirectory
   private let shards: [Shard]
   /// Ends sessions.
-  private let kick: @Sendable ([SessionHandle], SessionEnd.Reason) -> Void
+  private let kick: @Sendable ([SessionHandle], Eviction) -> Void
   /// Has sessions look again.
   private let wake: @Sendable ([SessionHandle]) -> Void
 
@@ -32,7 +32,7 @@ final class Residents: Sendable {
     /// The member is lost, and one of them is trying it: that is waited for.
     case waits
     /// None of them may stay.
-    case ends(SessionEnd.Reason)
+    case ends(Eviction)
   }
 
   /// How a user's sessions stand to a member that is lost.
@@ -99,7 +99,7 @@ final class Residents: Sendable {
   }
 
   init(
-    _ directory: any UserDirectory, kick: @escaping @Sendable ([SessionHandle], SessionEnd.Reason) -> Void,
+    _ directory: any UserDirectory, kick: @escaping @Sendable ([SessionHandle], Eviction) -> Void,
     wake: @escaping @Sendable ([SessionHandle]) -> Void
   ) {
     self.directory = directory
@@ -118,7 +118,7 @@ final class Residents: Sendable {
   func enter(
     _ user: String, _ handle: SessionHandle, _ question: PlaceQuestion, company: (String, Venture, Bool) -> Company
   ) -> Entry {
-    enum Step { case entry(Entry), ask, end([SessionHandle], SessionEnd.Reason) }
+    enum Step { case entry(Entry), ask, end([SessionHandle], Eviction) }
     let user = UserKey(user)
     let step = shard(user).state.withLock { state -> Step in
       if let refusal = state.refusals.removeValue(forKey: handle) { return .entry(refusal) }
@@ -130,7 +130,7 @@ final class Residents: Sendable {
       switch resident.stage {
       case .at(let member):
         if resident.here.contains(handle) { return .entry(.at(member)) }
-        switch resident.isOutdated ? .ends(.moved) : company(member, resident.venture, resident.wasThere) {
+        switch resident.isOutdated ? .ends(.move) : company(member, resident.venture, resident.wasThere) {
         case .joins:
           resident.waiting.removeAll { $0.handle == handle }
           resident.here.append(handle)
@@ -272,7 +272,7 @@ final class Residents: Sendable {
       case .leaving?, nil: return []
       }
     }
-    if !handles.isEmpty { kick(handles, .moved) }
+    if !handles.isEmpty { kick(handles, .move) }
   }
 
   /// The member is another server from now on: who has sessions there leaves it before there is another one.

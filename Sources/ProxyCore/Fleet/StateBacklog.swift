@@ -77,6 +77,12 @@ struct StateBacklog {
   /// Whether what is added is soon written.
   var isTrusted: Bool { trouble == nil && !isStalled && !isClosed }
 
+  /// Why it is not; nil if it is. A disk that says nothing is told in the file's words.
+  func lack(silence: String) -> String? {
+    if isClosed { return "it is closed" }
+    return trouble ?? (isStalled ? silence : nil)
+  }
+
   /// Those whose rows the file has.
   var everybody: [any StateKeeper] { keepers.compactMap(\.body) }
 

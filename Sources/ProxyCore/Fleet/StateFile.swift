@@ -13,6 +13,8 @@ package final class StateFile: Sendable {
   package let path: String
   /// What was kept about backends when it was opened.
   package let backends: [BackendRow]
+  /// What is counted of it.
+  package let meter = StateMeter()
   private let time: DirectoryTime
   private let patience: UInt64
   private let report: @Sendable (News) -> Void
@@ -65,6 +67,9 @@ package final class StateFile: Sendable {
 
   /// Whether what is given to it is soon there; otherwise it is not worth waiting for.
   var isTrusted: Bool { trusted.load(ordering: .acquiring) }
+
+  /// Why it is not trusted; nil if it is.
+  package var lack: String? { backlog.withLock { $0.lack(silence: StateFile.silence) } }
 
   private func change<R: Sendable>(_ body: (inout StateBacklog) -> R) -> R {
     backlog.withLock { backlog in
@@ -164,10 +169,12 @@ package final class StateFile: Sendable {
   private func watch(_ batches: Int) {
     time.after(patience) { [weak self] in
       guard let self else { return }
+      let wasTrusted = isTrusted
       switch change({ $0.look(batches) }) {
       case .idle: return
       case .goesOn(let batches): watch(batches)
       case .hangs(let batches):
+        if wasTrusted { meter.stalls.add() }
         distrust(StateFile.silence)
         watch(batches)
       }
@@ -209,7 +216,7 @@ package final class StateFile: Sendable {
     }
     let rows = written.flatMap(\.rows)
     let isNeeded = !rows.isEmpty || !batch.backends.isEmpty || batch.isAttempt
-    if isNeeded, let trouble = commit(rows, batch.backends) {
+    if isNeeded, let trouble = countedCommit(rows, batch.backends) {
       change { $0.fail(trouble) }
       distrust(trouble)
       for saver in batch.savers { saver.signal() }
@@ -225,6 +232,19 @@ package final class StateFile: Sendable {
     if isComplete { report(.complete) }
     if arms { time.after(StateFile.checkpointPause) { [weak self] in self?.wake { $0.checkpointIsNowDue() } } }
     return true
+  }
+
+  private func countedCommit(_ rows: [AffinityRow], _ backends: [BackendRow]) -> String? {
+    let began = time.now()
+    let trouble = commit(rows, backends)
+    meter.times.record(time.now() - began)
+    if trouble == nil {
+      meter.rows.add(rows.count + backends.count)
+      meter.batches.add()
+    } else {
+      meter.failures.add()
+    }
+    return trouble
   }
 
   /// Writes one transaction. Returns why it could not.

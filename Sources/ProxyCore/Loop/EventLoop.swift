@@ -305,9 +305,9 @@ package actor EventLoop {
   }
 
   /// Ends a session that is here still.
-  func kick(_ token: Token, _ reason: SessionEnd.Reason) {
+  func kick(_ token: Token, _ eviction: Eviction) {
     now = clock.now
-    sessions[token]?.kick(reason, on: self)
+    sessions[token]?.kick(eviction, on: self)
   }
 
   /// The sessions at a backend, logged in or on their way.

@@ -5,6 +5,8 @@ internal import Synchronization
 package final class Meters: Sendable {
   /// Sessions, by why they ended.
   package let ends = CaseCounters<SessionEnd.Reason>()
+  /// Sessions that were ended by somebody's decision, by whose and why.
+  package let evictions = CaseCounters<Eviction>()
   /// Logins that did not succeed, by why.
   package let failures = CaseCounters<LoginFailure.Reason>()
   private let handshake = Histogram()

@@ -29,7 +29,7 @@ package struct Metric: Equatable, Sendable {
     case times(Histogram.Reading)
   }
 
-  fileprivate init(_ name: String, _ value: Value, _ labels: (String, String)...) {
+  init(_ name: String, _ value: Value, _ labels: (String, String)...) {
     self.name = name
     self.labels = labels.map { Label(name: $0.0, value: $0.1) }
     self.value = value
@@ -46,6 +46,10 @@ extension Meters {
       all.append(
         Metric(
           "proxyd_session_ends_total", .counter(count), ("reason", reason.rawValue), ("blame", reason.blame.rawValue)))
+    }
+    for (eviction, count) in evictions.counted {
+      all.append(
+        Metric("proxyd_session_evictions_total", .counter(count), ("reason", eviction.rawValue)))
     }
     for (doing, count) in endsByDoing {
       all.append(Metric("proxyd_session_ends_doing_total", .counter(count), ("doing", doing)))

@@ -97,7 +97,7 @@ extension EventLoop {
 
   /// Ends the sessions that are meant, as `rows` finds them; returns how many it has ended.
   fileprivate func kick(
-    from start: Int, _ filter: SessionFilter, _ reason: SessionEnd.Reason
+    from start: Int, _ filter: SessionFilter, _ eviction: Eviction
   ) -> (count: Int, next: Int?) {
     var count = 0
     var index = start
@@ -105,7 +105,7 @@ extension EventLoop {
       if let session = sessions.session(at: index), session.doing != Closing.doing,
         filter.matches(session.record, doing: session.doing)
       {
-        kick(session.token, reason)
+        kick(session.token, eviction)
         count += 1
       }
       index += 1
@@ -132,12 +132,12 @@ extension House {
 
   /// Ends the sessions that are meant, wherever they are; returns how many. Not to be called on a loop: it waits. Nil if a
   /// loop does not answer.
-  package func kick(_ filter: SessionFilter, _ reason: SessionEnd.Reason) -> Int? {
+  package func kick(_ filter: SessionFilter, _ eviction: Eviction) -> Int? {
     var count = 0
     var places = allLoops.map { (loop: $0, start: 0) }
     while !places.isEmpty {
       // All are asked before one has answered: a proxy that stops does so with its last session, and answers no more.
-      let asked = places.map { loop, start in (loop, House.ask(loop) { $0.kick(from: start, filter, reason) }) }
+      let asked = places.map { loop, start in (loop, House.ask(loop) { $0.kick(from: start, filter, eviction) }) }
       places = []
       for (loop, box) in asked {
         guard let (kicked, next) = box.take(within: House.patience) else { return nil }

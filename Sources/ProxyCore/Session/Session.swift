@@ -195,7 +195,8 @@ final class Session {
 
   /// Its time here is over, by somebody's decision: the client is told that it may come again. A login that only has to go
   /// elsewhere does.
-  func kick(_ reason: SessionEnd.Reason, on loop: isolated EventLoop) {
+  func kick(_ eviction: Eviction, on loop: isolated EventLoop) {
+    let reason = eviction.reason
     let doing = phase.doing
     if let (login, route) = phase.placing(), mayGoElsewhere(login, reason) {
       phase = .ended
@@ -211,9 +212,12 @@ final class Session {
     case .backend(let backend):
       run(farewell(backend.login, .ended, SessionEnd(reason), on: loop), nil, doing: doing, on: loop)
     case .relay(let relay): leave(relay, .ended, SessionEnd(reason), on: loop)
-    case .closing(let closing): phase = .closing(closing)
-    case .ended: break
+    case .closing(let closing):
+      phase = .closing(closing)
+      return
+    case .ended: return
     }
+    loop.house.meters.evictions.add(eviction)
   }
 
   /// Ends a relay with a last word, where it can't stand in the middle of one of the backend's (RFC 9051 §5.4, RFC 1939

@@ -53,6 +53,7 @@ extension Session {
       return begin(login, PlacedRoute(backend: backend, route: route), on: loop)
     case .waits:
       guard loop.now < until else {
+        pool.expire(claim)
         let failure =
           claim.member == nil
           ? LoginFailure(.moving, "the user's sessions elsewhere did not end in time")

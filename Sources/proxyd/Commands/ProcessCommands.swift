@@ -24,13 +24,21 @@ struct StatusCommand: ParsableCommand {
         String(row.failedHandshakes), String(row.logins), String(row.refusedLogins), Human.bytes(row.in),
         Human.bytes(row.out))
     }
-    return [
+    var lines = [
       "proxyd \(done.version), process \(done.pid), \(done.state) for \(Human.time(done.uptime * 1_000))",
       "loops     \(done.loops)", "sessions  \(done.sessions) of \(done.limit)",
       "logins    \(done.logins) accepted, \(done.failedLogins) not",
       "bytes     \(Human.bytes(done.in)) in, \(Human.bytes(done.out)) out", "users     \(done.users) remembered",
-      "log       \(done.logLevel)", "",
-    ] + table.lines
+    ]
+    if let backends = done.backends {
+      let lost = done.lostBackends ?? 0
+      lines.append("backends  \(backends)" + (lost > 0 ? ", \(lost) lost" : ""))
+    }
+    if let file = done.stateFile {
+      let trouble = done.stateTrouble.map { ", not written: \($0); what is new is remembered in memory only" } ?? ""
+      lines.append("state     \(ShownText(file + trouble).text)")
+    }
+    return lines + ["log       \(done.logLevel)", ""] + table.lines
   }
 }
 

@@ -23,6 +23,14 @@ struct ToldStatus: Equatable, Sendable, Codable {
   /// Users remembered by pools with affinity.
   var users: Int
   var logLevel: String
+  /// Backends of the configuration.
+  var backends: Int?
+  /// Those of them that are lost.
+  var lostBackends: Int?
+  /// Where the state file is; nil if there is none.
+  var stateFile: String?
+  /// Why what is new is remembered in memory only; nil if it is soon in the state file.
+  var stateTrouble: String?
 }
 
 /// A listener.

@@ -17,6 +17,8 @@ struct ProxyControl: ControlActions {
 
   func status() -> ToldStatus {
     let backends = house.meters.allBackends.map(\.meter)
+    let views = house.fleet.views
+    let file = house.fleet.stateFile
     return ToldStatus(
       version: Proxyd.version, pid: Int(getpid()), state: proxy.isStopping ? "stopping" : "running",
       uptime: Int((ServiceManager.microseconds - began) / 1_000_000), loops: proxy.settings.loops,
@@ -24,7 +26,8 @@ struct ProxyControl: ControlActions {
       logins: backends.reduce(0) { $0 + $1.accepted.value },
       failedLogins: house.meters.failures.counted.reduce(0) { $0 + $1.count },
       in: backends.reduce(0) { $0 + $1.bytesIn.value }, out: backends.reduce(0) { $0 + $1.bytesOut.value },
-      users: fleet.userCount(), logLevel: changes.log.level.rawValue)
+      users: fleet.userCount(), logLevel: changes.log.level.rawValue, backends: views.count,
+      lostBackends: views.count { $0.stands.health.isDown }, stateFile: file?.path, stateTrouble: file?.lack)
   }
 
   func listeners() -> [ToldListener] {
@@ -50,7 +53,7 @@ struct ProxyControl: ControlActions {
       out: Int(clamping: row.toClient), tls: row.tls, backendTls: row.backendTLS)
   }
 
-  func kick(_ filter: SessionFilter) -> Int? { house.kick(filter, .kicked) }
+  func kick(_ filter: SessionFilter) -> Int? { house.kick(filter, .kick) }
 
   /// As many addresses of a user are told.
   private static let mostAddresses = 20
@@ -66,7 +69,7 @@ struct ProxyControl: ControlActions {
   }
 
   func metrics() -> [ToldMetric] {
-    house.meters.metrics(proxy.listeners).map { metric in
+    house.metrics(proxy.listeners).map { metric in
       let labels = Dictionary(metric.labels.map { ($0.name, $0.value) }) { first, _ in first }
       var told = ToldMetric(name: metric.name, labels: labels, type: "")
       switch metric.value {

@@ -9,11 +9,14 @@ struct DirectoryShard {
   private var lastWaiter: UInt64 = 0
   /// Users that have a place.
   private(set) var placed = 0
+  /// Waiters up to now that had to wait for a pause, each once.
+  private(set) var pauses = 0
   var terms: DirectoryTerms
 
   /// Who waits for an answer.
   struct Waiter: Sendable {
     fileprivate(set) var number: UInt64 = 0
+    fileprivate var wasPaused = false
     let question: PlaceQuestion
     let later: @Sendable (PlaceAnswer) -> Void
 
@@ -61,6 +64,10 @@ struct DirectoryShard {
       var waiter = waiter
       lastWaiter += 1
       waiter.number = lastWaiter
+      if case .pause = step {
+        waiter.wasPaused = true
+        pauses += 1
+      }
       waiting[user.bytes, default: []].append(waiter)
     }
     return (step, record.isUnwritten && !wasUnwritten)
@@ -80,7 +87,13 @@ struct DirectoryShard {
     let step = record.place(verdict, preferred: preferred, at: now, terms, waitsForFile: waitsForFile)
     switch step {
     case .ask: return (step, false)
-    case .departure, .pause, .file: break
+    case .departure, .file: break
+    case .pause:
+      // What comes meanwhile, such as the file's word, has it look again how long the pause is.
+      if waiting[user.bytes]?.first?.wasPaused == false {
+        waiting[user.bytes]?[0].wasPaused = true
+        pauses += 1
+      }
     case .at, .nowhere:
       waiting[user.bytes]?.removeFirst()
       if waiting[user.bytes]?.isEmpty ?? true {

@@ -253,6 +253,9 @@ package final class LocalDirectory: UserDirectory {
   /// Users remembered.
   package var count: Int { shards.reduce(0) { $0 + $1.state.withLock { $0.placed } } }
 
+  /// Answers up to now that had to wait for the pause between two members.
+  package var pauses: Int { shards.reduce(0) { $0 + $1.state.withLock { $0.pauses } } }
+
   /// Sets who is asked to end a user's sessions here.
   package func onRecall(_ body: @escaping @Sendable (String) -> Void) { recalled.withLock { $0 = body } }
 

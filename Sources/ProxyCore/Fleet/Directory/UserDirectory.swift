@@ -35,6 +35,9 @@ package protocol UserDirectory: AnyObject, Sendable {
   /// Users remembered.
   var count: Int { get }
 
+  /// Answers up to now that had to wait for the pause between two members.
+  var pauses: Int { get }
+
   /// Sets who is asked to end a user's sessions here; once, before the first question.
   func onRecall(_ body: @escaping @Sendable (String) -> Void)
 }
