@@ -34,6 +34,37 @@ struct LocalDirectoryTests {
     #expect(directory.all.mapValues(\.member) == ["alice": "a", "bob": "b"])
   }
 
+  /// Where the users of the process before were, a hash does not know: whoever comes first is told a place when the pause
+  /// after the start is over.
+  @Test func theProcessBeforeMayHaveHadUsers() throws {
+    let began = played.time.now()
+    func directory(_ kind: AffinitySettings.Kind, pause: UInt64 = 2) throws -> LocalDirectory {
+      try LocalDirectory(pool: "mail", affinity(kind, pause: pause), time: played.time, began: began)
+    }
+    played.advance(milliseconds: 500)
+    let (hash, answers) = (try directory(.hash), Answers())
+    #expect(hash.locate("alice", .to("a")) { answers.take($0) } == nil)
+    hash.move("alice", to: "b")
+    played.advance(milliseconds: 1_000)
+    #expect(hash.locate("bob", .to(nil)) { answers.take($0) } == nil)
+    played.advance(milliseconds: 499)
+    #expect(answers.list == [])
+    played.advance(milliseconds: 1)
+    #expect(Set(answers.list.map { "\($0)" }) == ["at(\"b\")", "nowhere"])
+    #expect(hash.placeNow("carol", .to("a")) == .at("a"))
+    #expect(try LocalDirectory(pool: "mail", affinity(.hash), time: played.time).placeNow("x", .to("a")) == .at("a"))
+    played.advance(seconds: 60 * 86_400)
+    #expect(hash.placeNow("dave", .to("a")) == .at("a"))
+  }
+
+  /// A table knows them, and without a pause there is nothing to wait for.
+  @Test func nobodyWaitsForTheProcessBeforeInVain() throws {
+    for settings in [affinity(.table), affinity(.hash, pause: 0)] {
+      let directory = try LocalDirectory(pool: "mail", settings, time: played.time, began: played.time.now())
+      #expect(directory.placeNow("alice", .to("a")) == .at("a"))
+    }
+  }
+
   @Test func withSessionsNothingExpires() throws {
     let directory = try directory(affinity(.table, expiry: 60))
     #expect(directory.placeNow("alice", .to("a")) == .at("a"))

@@ -99,6 +99,21 @@ struct StatePoolsTests {
     #expect(fleet.pool("post") == nil)
   }
 
+  /// A process that begins knows nothing of the sessions of the one before, with or without a file.
+  @Test(arguments: [true, false])
+  func aHashWaitsAfterTheStart(hasFile: Bool) throws {
+    let plan = try plan(["mail": 0])
+    let fleet = Fleet(log: try Log(LogSettings(destination: .file(folder.file("log")))))
+    try fleet.open(hasFile ? path : nil, for: plan)
+    defer { fleet.close() }
+    fleet.adopt(plan)
+    let directory = try #require(fleet.pool("mail")?.directory)
+    let (answers, began) = (Answers(), Clock.monotonic.now)
+    #expect(directory.locate("alice", .to("a")) { answers.take($0) } == nil)
+    #expect(answers.next() == .at("a"))
+    #expect(Clock.monotonic.now - began > Timeouts.milliseconds(1_000))
+  }
+
   /// More than fit into one transaction, with those that stay between them.
   @Test func areForgottenInPortions() throws {
     let file = try StateFile(path) { _ in }

@@ -25,6 +25,8 @@ package final class Fleet: Sendable {
     var gates: [String: LoginGate] = [:]
     var plan: FleetPlan?
     var file: StateFile?
+    /// When the process began to serve, in the directories' time; nil for a test's that has had no other before it.
+    var began: UInt64?
     /// What has gone out of the configuration: whoever comes back is met as he was left, with those who are still there.
     var past = Past()
     /// A test's own, for all pools.
@@ -144,10 +146,11 @@ package final class Fleet: Sendable {
 
   private func make(_ name: String, _ settings: PoolSettings) -> Pool? {
     guard let plan = build(name, settings) else { return nil }
-    let (file, played) = state.withLock { ($0.file, $0.played) }
+    let (file, played, began) = state.withLock { ($0.file, $0.played, $0.began) }
     let callbacks = callbacks.withLock { $0 }
     let pool = Pool(
-      name, plan, played ?? directory(name, settings, file), clock: clock, kick: callbacks.kick, wake: callbacks.wake)
+      name, plan, played ?? directory(name, settings, file, began), clock: clock, kick: callbacks.kick,
+      wake: callbacks.wake)
     adopt(settings.balance, pool)
     return pool
   }
@@ -190,16 +193,18 @@ package final class Fleet: Sendable {
   }
 
   /// Who remembers the users of a new pool.
-  private func directory(_ pool: String, _ settings: PoolSettings, _ file: StateFile?) -> (any UserDirectory)? {
+  private func directory(
+    _ pool: String, _ settings: PoolSettings, _ file: StateFile?, _ began: UInt64?
+  ) -> (any UserDirectory)? {
     switch settings.balance {
     case .affinity(let affinity):
       do throws(StateFileError) {
-        return try LocalDirectory(pool: pool, affinity, file: affinity.kind == .table ? file : nil)
+        return try LocalDirectory(pool: pool, affinity, file: affinity.kind == .table ? file : nil, began: began)
       } catch {
         log.logger.error("a pool's users can't be read, it begins without", metadata: ["reason": "\(error)"])
         var forgetful = affinity
         forgetful.kind = .hash
-        return try? LocalDirectory(pool: pool, forgetful)
+        return try? LocalDirectory(pool: pool, forgetful, began: began)
       }
     case .leastSessions, .roundRobin, .randomTwo: return nil
     }

@@ -9,7 +9,10 @@ extension Fleet {
   /// Opens the file of what is remembered over a restart, unless it is open: another one takes a restart. Users in it that
   /// no pool of the plan will ask for are forgotten when they are old.
   func open(_ path: String?, for plan: FleetPlan) throws(SettingsErrors) {
-    let known = state.withLock { $0.file }
+    let known = state.withLock { state in
+      state.began = state.began ?? DirectoryTime.system.now()
+      return state.file
+    }
     if let known, known.path != path {
       log.logger.warning("a change takes a restart", metadata: ["key": "state-file"])
     }

@@ -101,8 +101,8 @@ enum PoolKeys {
     ConfigKey(
       path: "pools.*.pause", kind: .duration(0...60 * second), standard: "2s",
       help: """
-        Between the end of a user's last session at one member and the first at another; logins wait meanwhile. Dovecot's \
-        director_user_kick_delay.
+        Between the end of a user's last session at one member and the first at another; logins wait meanwhile. With \
+        `affinity: hash` also after the start, for the sessions of the process before. Dovecot's director_user_kick_delay.
         """),
     ConfigKey(
       path: "pools.*.rebalance", kind: .integer(0...10_000_000), standard: "0",

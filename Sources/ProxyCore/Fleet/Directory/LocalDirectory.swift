@@ -16,6 +16,8 @@ package final class LocalDirectory: UserDirectory {
   let time: DirectoryTime
   /// When it was made, in nanoseconds of the clock.
   private let origin: UInt64
+  /// When places are told, in nanoseconds of the clock.
+  private let opens: UInt64
   private let recalled = Mutex<(@Sendable (String) -> Void)?>(nil)
   let chores: Mutex<DirectoryChores>
   /// Whether the next chores are on their way.
@@ -30,14 +32,21 @@ package final class LocalDirectory: UserDirectory {
   }
 
   /// The directory of a pool. With a file, and the kind that is remembered, the users in it are known from the start.
+  /// `began`: when this process did, in nanoseconds of the clock, if there may have been one before it; where its users were,
+  /// only a file knows.
   package init(
-    pool: String, _ settings: AffinitySettings, file: StateFile? = nil, time: DirectoryTime = .system
+    pool: String, _ settings: AffinitySettings, file: StateFile? = nil, time: DirectoryTime = .system,
+    began: UInt64? = nil
   ) throws(StateFileError) {
     self.pool = pool
     self.time = time
     let terms = DirectoryTerms(settings, hasFile: file != nil)
     self.file = terms.hasFile ? file : nil
     origin = time.now()
+    switch settings.kind {
+    case .hash: opens = began.map { $0 + settings.pause } ?? 0
+    case .table: opens = 0
+    }
     shards = (0..<LocalDirectory.shardCount).map { _ in Shard(terms) }
     chores = Mutex(DirectoryChores(terms, rebalance: settings.rebalance))
     try restore(terms)
@@ -93,6 +102,13 @@ package final class LocalDirectory: UserDirectory {
     _ user: String, _ question: PlaceQuestion, later: @escaping @Sendable (PlaceAnswer) -> Void
   ) -> PlaceAnswer? {
     guard user.utf8.count <= UserTable.longestName else { return .failed("the name is too long") }
+    let rest = untilOpen
+    guard rest == 0 else {
+      time.after(rest) { [weak self] in
+        if let answer = self?.locate(user, question, later: later) { later(answer) }
+      }
+      return nil
+    }
     let key = UserKey(user)
     let waiter = DirectoryShard.Waiter(question, later)
     return answer(key, question) { verdict, preferred in
@@ -100,6 +116,13 @@ package final class LocalDirectory: UserDirectory {
         $0.arrive(key, waiter, verdict, preferred: preferred, at: moment, waitsForFile: file?.isTrusted ?? false)
       }
     }
+  }
+
+  /// The pause between the members of the last process and ours, as long as it lasts.
+  private var untilOpen: UInt64 {
+    guard opens > 0 else { return 0 }
+    let now = time.now()
+    return now < opens ? opens - now : 0
   }
 
   /// Goes on with whoever waits for the user, as far as it goes.
