@@ -184,6 +184,28 @@ class Invariant(FleetTest):
     def test_table(self):
         self.check("affinity: table, pause: 300ms, expiry: 10s")
 
+    def test_a_pause_over_a_restart(self):
+        """A killed process has left the user's session to the kernel, and the ring of the next one tells another member: the
+        old one has the pause to finish."""
+        for affinity in ("hash", "table"):
+            with self.subTest(affinity=affinity):
+                self.weights = dict.fromkeys(self.names, 100)
+                pool = f"affinity: {affinity}, pause: 1s"
+                self.start(pool=pool)
+                self.enter("alice")
+                member, = self.site.where("alice")
+                self.weights[member] = 0
+                self.proxyd.config.write_text(self.configuration(pool=pool))
+                began = time.monotonic()
+                self.restart()
+                client = self.enter("alice")
+                self.assertGreaterEqual(time.monotonic() - began, 1)
+                self.assertNotIn(member, self.site.where("alice"))
+                client.log_out()
+                client.close()
+                self.proxyd.stop()
+        self.expect_no_violation()
+
 
 
 class Faults(FleetTest):
@@ -439,7 +461,7 @@ class Limits(FleetTest):
         self.expect_no_violation()
 
     def test_sessions_of_a_pool(self):
-        self.start(pool="affinity: hash, sessions: 3")
+        self.start(pool="affinity: hash, pause: 300ms, sessions: 3")
         clients = [self.enter(f"user{number}") for number in range(3)]
         refused = self.refused("user3", "imap", "UNAVAILABLE")
         self.expect_failures("pool-full")
@@ -466,12 +488,12 @@ class Limits(FleetTest):
         self.check_line(users, 2, "a")
 
     def test_logins_at_a_pool(self):
-        self.start(pool="affinity: hash, logins: 3")
+        self.start(pool="affinity: hash, pause: 300ms, logins: 3")
         self.check_line([f"user{number}" for number in range(9)], 3, self.names)
 
     def test_a_line_that_is_too_long(self):
         """Who has stood in it for timeouts.backend-login is refused; who is in it stays in it."""
-        self.start(pool="affinity: hash, logins: 1", timeouts="backend-login: 1s, connect: 500ms, failure-delay: 0")
+        self.start(pool="affinity: hash, pause: 0s, logins: 1", timeouts="backend-login: 1s, connect: 500ms, failure-delay: 0")
         for member in self.site.members.values():
             member.behave("greets")
         with concurrent.futures.ThreadPoolExecutor(3) as pool:
