@@ -1,5 +1,6 @@
 import Testing
 
+@testable import Protocols
 @testable import ProxyCore
 
 /// What becomes of a backend, by tables and by a walk beside a model that looks at all that was ever learned.
@@ -109,6 +110,22 @@ struct HealthTests {
     var health = Health(HealthTests.settings())
     #expect(HealthTests.play(story, &health) == story)
     #expect(health.state == state, "\(story)")
+  }
+
+  /// A backend in no pool: nobody probes it, logins go there all the same, and each tells.
+  @Test func whoIsInNoPool() throws {
+    let story = "0:f 1:f 2:f=lost-by-login 3:A 4:f 5:A 6:A=back 7:f 8:f 9:f=lost-by-login 10:A 11:A 20:A=back"
+    var health = Health(HealthTests.settings { $0.isHeeded = false })
+    #expect(HealthTests.play(story, &health) == story)
+
+    var settings = Settings(listeners: [], routes: [.fixed(backend: "a")], backends: [:])
+    for name in ["a", "b"] {
+      settings.backends[name] = BackendSettings(host: try #require(Host("127.0.0.1")), ports: [.imap: 143])
+    }
+    settings.pools["mail"] = PoolSettings(members: [MemberSettings("b")], balance: .roundRobin)
+    let plan = try FleetPlan(settings, RoutePlan(settings).backends)
+    #expect(plan.backends["a"]?.health.isHeeded == false)
+    #expect(plan.backends["b"]?.health.isHeeded == true)
   }
 
   /// The breaker of one that is not probed.

@@ -44,7 +44,9 @@ package struct FleetPlan: Sendable {
     }
     guard errors.isEmpty else { throw SettingsErrors(errors) }
     pools = settings.pools
-    backends = settings.backends
+    var backends = settings.backends
+    for name in backends.keys where !members.contains(name) { backends[name]?.health.isHeeded = false }
+    self.backends = backends
     self.book = book
     listeners = settings.listeners
   }

@@ -136,6 +136,8 @@ package struct HealthSettings: Equatable, Sendable {
   package var agent: UInt16?
   /// A certificate that ends within this time is warned of, in nanoseconds.
   package var certificateWarning = Timeouts.seconds(14 * 86_400)
+  /// Whether it is in a pool, which goes by it. To a backend in none logins come also while it is lost.
+  var isHeeded = true
 
   /// Probes of the usual kind.
   package init() {}

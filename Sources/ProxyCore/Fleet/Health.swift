@@ -268,8 +268,8 @@ package struct Health: Equatable, Sendable {
     var recovery = before
     let isOutcome = trial != nil && recovery.breaker.trial?.login == trial
     switch evidence {
-    // Of a login that was on its way when the backend was lost nothing is learned.
-    case .loginAnswered where !isOutcome: return
+    // Of a login that was on its way when the backend was lost nothing is learned; but there are others if nobody heeds that.
+    case .loginAnswered where !isOutcome && settings.isHeeded: return
     // Where trials decide, only they do.
     case .loginFailed where !isOutcome && !settings.isProbed: return
     case .loginRefused where !isOutcome && !settings.isProbed: return
