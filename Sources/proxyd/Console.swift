@@ -50,11 +50,21 @@ enum Console {
 
   private static func writeAll(_ bytes: [UInt8]) {
     var start = 0
+    var hasWaited = false
     while start < bytes.count {
       // SAFETY: the slice is lent for the time of the call, and its size is told.
       let count = unsafe bytes[start...].withUnsafeBytes { unsafe Glibc.write(STDOUT_FILENO, $0.baseAddress, $0.count) }
-      guard count > 0 else { giveUp() }
-      start += count
+      guard count <= 0 else {
+        start += count
+        hasWaited = false
+        continue
+      }
+      // It may be one that does not wait by itself: what is ready for more and takes none is broken.
+      if hasWaited { giveUp() }
+      var wanted = pollfd(fd: STDOUT_FILENO, events: Int16(POLLOUT), revents: 0)
+      // SAFETY: there is one structure, and one is told.
+      _ = unsafe poll(&wanted, 1, -1)
+      hasWaited = true
     }
   }
 

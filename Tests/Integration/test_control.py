@@ -492,6 +492,22 @@ class Commands(ControlTest):
         path.write_text("frank\tb\nx\tnone\n")
         self.assertIn('"none" is no member', self.run_command("affinity", "load", path, code=1))
 
+    def test_standard_input_of_any_kind(self):
+        """sshd gives a command sockets; another program may have made its end one that does not wait."""
+        for make in (socket.socketpair, os.pipe):
+            with self.subTest(kind=make.__name__), contextlib.ExitStack() as ends:
+                reading, writing = (ends.enter_context(end if make is socket.socketpair else os.fdopen(end, mode, 0))
+                                    for end, mode in zip(make(), ("rb", "wb")))
+                os.set_blocking(reading.fileno(), False)
+                loading = subprocess.Popen([PROXYD, "affinity", "load", "--socket", self.path], stdin=reading,
+                                           stdout=subprocess.PIPE, text=True)
+                self.addCleanup(loading.stdout.close)
+                os.write(writing.fileno(), b"carol\tb\n")
+                self.assertRaises(subprocess.TimeoutExpired, loading.wait, 0.2)
+                os.write(writing.fileno(), b"dave\ta\n")
+                writing.close()
+                self.assertEqual((loading.stdout.read(), loading.wait(DEADLINE)), ("2 users\n", 0))
+
     def test_an_answer_that_cant_be_written(self):
         """A dump on a full disk must not pass for a whole one."""
         for argv in (("affinity", "dump"), ("affinity", "dump", "--json"), ("status",), ("metrics", "--json")):
@@ -500,6 +516,20 @@ class Commands(ControlTest):
                 done = subprocess.run([PROXYD, *argv, "--socket", self.path], stdout=full, stderr=subprocess.PIPE,
                                       text=True, timeout=DEADLINE, check=False)
                 self.assertEqual((done.returncode, done.stderr), (74, "standard output can't be written\n"))
+
+    def test_standard_output_that_does_not_wait(self):
+        with Control(self.path) as control:
+            for start in range(0, 10000, 1000):
+                users = [{"user": f"user{number}", "backend": "a"} for number in range(start, start + 1000)]
+                self.assertEqual(control.ask("affinity-load", entries=users)[2], {"count": 1000})
+        reading, writing = os.pipe()
+        os.set_blocking(writing, False)
+        with os.fdopen(reading, "rb") as output:
+            dumping = subprocess.Popen([PROXYD, "affinity", "dump", "--socket", self.path], stdout=writing)
+            os.close(writing)
+            self.assertRaises(subprocess.TimeoutExpired, dumping.wait, 0.5)
+            self.assertEqual(output.read().count(b"\n"), 10000)
+        self.assertEqual(dumping.wait(DEADLINE), 0)
 
     def test_who_reads_slowly_has_it_all(self):
         """As with a pager: the proxy lets go of who takes nothing for ten seconds, or is gone by then."""

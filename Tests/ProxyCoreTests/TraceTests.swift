@@ -230,6 +230,30 @@ struct TraceTests {
     #expect(third.next(within: .milliseconds(1)) == nil)
   }
 
+  /// However much there is to be told.
+  @Test func theTimeEndsIt() throws {
+    var bounds = TraceBounds()
+    bounds.time = Timeouts.milliseconds(20)
+    let trace = try #require(Traces().begin("a", bounds))
+    eventually("it is over") {
+      [trace].tell(.backend, "x", session: "s")
+      return trace.next(within: .milliseconds(0)) == nil
+    }
+  }
+
+  /// Nothing comes behind them that would tell.
+  @Test func theLastLinesThatWereTooManyAreTold() throws {
+    let trace = try #require(Traces().begin("a", TraceBounds()))
+    for _ in 0..<(3 * TraceBounds.linesPerSecond) { [trace].tell(.backend, "x", session: "s") }
+    var told: [TraceEvent] = []
+    eventually("it is told") {
+      told += trace.next(within: .milliseconds(10)) ?? []
+      return told.last?.kind == .lost
+    }
+    let lost = told.filter { $0.kind == .lost }.compactMap { Int($0.text.prefix { $0.isNumber }) }.reduce(0, +)
+    #expect(told.count { $0.kind == .backend } + lost == 3 * TraceBounds.linesPerSecond)
+  }
+
   @Test(arguments: [
     ("plain", "plain"), ("a\u{1B}[2Jb\r\n\u{7F}", #"a\x1b[2Jb\x0d\x0a\x7f"#), ("\\x41", #"\\x41"#), ("grün", "grün"),
     ("\u{9B}31m", #"\xc2\x9b31m"#), ("\u{A0}", "\u{A0}"),

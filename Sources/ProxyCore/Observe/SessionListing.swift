@@ -191,11 +191,12 @@ package struct UserPresence: Equatable, Sendable {
 }
 
 extension House {
-  /// Who is logged in, by name. Nil if a loop does not answer.
+  /// Who is logged in, by name. Whoever says goodbye is at no backend any more, and may be at another one again. Nil if a
+  /// loop does not answer.
   package func users(_ filter: SessionFilter) -> [UserPresence]? {
     var users: [UserKey: UserPresence] = [:]
     let isComplete = eachSession(filter) { rows in
-      for row in rows where row.isLoggedIn {
+      for row in rows where row.isLoggedIn && row.doing != Closing.doing {
         let name = UserKey(row.user)
         var user = users[name] ?? UserPresence(user: name.name)
         user.sessions += 1

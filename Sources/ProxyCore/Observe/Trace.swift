@@ -73,8 +73,16 @@ package final class Trace: Sendable {
     /// The second under way, and its lines.
     var second: UInt64 = 0
     var count = 0
-    /// Events left out since the last that was not.
+    /// Events left out since the last that was not, and the last of them.
     var lost = 0
+    var lastLost: TraceEvent?
+
+    /// Tells how many were left out, as of that event.
+    mutating func tellLost(_ event: TraceEvent) {
+      let text = "\(lost) lines were too many"
+      waiting.append(TraceEvent(time: event.time, session: event.session, kind: .lost, text: text))
+      (lost, lastLost) = (0, nil)
+    }
   }
 
   fileprivate init(_ pattern: NamePattern, _ bounds: TraceBounds) {
@@ -95,19 +103,17 @@ package final class Trace: Sendable {
 
   /// Takes an event, if the bounds allow.
   fileprivate func put(_ event: TraceEvent) {
-    let second = Clock.monotonic.now / 1_000_000_000
+    let now = Clock.monotonic.now
+    let second = now / 1_000_000_000
     state.withLock { state in
-      guard state.left > 0 else { return }
+      guard state.left > 0, now < end else { return }
       if state.second != second { (state.second, state.count) = (second, 0) }
       guard state.count < TraceBounds.linesPerSecond, state.waiting.count < TraceBounds.mostWaiting else {
         state.lost += 1
+        state.lastLost = event
         return
       }
-      if state.lost > 0 {
-        let text = "\(state.lost) lines were too many"
-        state.waiting.append(TraceEvent(time: event.time, session: event.session, kind: .lost, text: text))
-        state.lost = 0
-      }
+      if state.lost > 0 { state.tellLost(event) }
       state.count += 1
       state.left -= 1
       state.waiting.append(event)
@@ -118,11 +124,14 @@ package final class Trace: Sendable {
   /// What came, after at most that time; nil once the trace is over and all was taken.
   package func next(within time: DispatchTimeInterval) -> [TraceEvent]? {
     _ = arrived.wait(timeout: .now() + time)
+    let now = Clock.monotonic.now
     let (events, left) = state.withLock { state in
+      // Maybe no other event comes that would tell it.
+      if let event = state.lastLost, state.second != now / 1_000_000_000 || now >= end { state.tellLost(event) }
       defer { state.waiting = [] }
       return (state.waiting, state.left)
     }
-    return events.isEmpty && (left == 0 || Clock.monotonic.now >= end) ? nil : events
+    return events.isEmpty && (left == 0 || now >= end) ? nil : events
   }
 }
 

@@ -7,11 +7,19 @@ package enum TextFile {
   /// The largest file taken. Ten thousand rules of 100 bytes are one megabyte.
   private static let most = 64 << 20
 
-  /// The text; what is not UTF-8 is replaced.
-  package static func read(_ path: String) -> Result<String, SystemError> {
-    switch bytes(path) {
+  /// The text, of standard input without a path; what is not UTF-8 is replaced.
+  package static func read(_ path: String?) -> Result<String, SystemError> {
+    switch path.map(bytes) ?? standardInput() {
     case .failure(let error): .failure(error)
     case .success(let bytes): .success(String(decoding: bytes, as: UTF8.self))
+    }
+  }
+
+  /// As it was given to us: what sshd gives a command is a socket, and none can be opened by the path /dev/stdin.
+  private static func standardInput() -> Result<[UInt8], SystemError> {
+    switch Syscall.duplicate(STDIN_FILENO) {
+    case .failure(let error): .failure(error)
+    case .success(let fd): rest(of: Descriptor(owning: fd))
     }
   }
 
@@ -47,20 +55,25 @@ package enum TextFile {
   /// The file as it is.
   package static func bytes(_ path: String) -> Result<[UInt8], SystemError> {
     switch Syscall.openForReading(path) {
-    case .failure(let error): return .failure(error)
-    case .success(let fd):
-      let descriptor = Descriptor(owning: fd)
-      var text: [UInt8] = []
-      var scratch = Scratch(size: 1 << 16)
-      while text.count <= most {
-        switch unsafe scratch.fill(from: 0, { unsafe Syscall.read(descriptor, into: $0) }) {
-        case .bytes(let count): text.append(scratch.span(count))
-        case .closed: return .success(text)
-        case .failed(.system(let error)): return .failure(error)
-        case .blocked, .failed(.tls): preconditionFailure("a file neither blocks nor speaks TLS")
-        }
-      }
-      return .failure(SystemError(EFBIG))
+    case .failure(let error): .failure(error)
+    case .success(let fd): rest(of: Descriptor(owning: fd))
     }
+  }
+
+  private static func rest(of file: consuming Descriptor) -> Result<[UInt8], SystemError> {
+    let descriptor = file
+    var text: [UInt8] = []
+    var scratch = Scratch(size: 1 << 16)
+    while text.count <= most {
+      switch unsafe scratch.fill(from: 0, { unsafe Syscall.read(descriptor, into: $0) }) {
+      case .bytes(let count): text.append(scratch.span(count))
+      case .closed: return .success(text)
+      // Whoever gave it to us may not want to wait, as a program that has the other end in a loop.
+      case .blocked: _ = SocketWait.wait(descriptor.raw, for: .readable, until: .max)
+      case .failed(.system(let error)): return .failure(error)
+      case .failed(.tls): preconditionFailure("a file speaks no TLS")
+      }
+    }
+    return .failure(SystemError(EFBIG))
   }
 }

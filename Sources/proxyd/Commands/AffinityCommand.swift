@@ -139,7 +139,7 @@ struct AffinityCommand: ParsableCommand {
     func run() throws {
       let name = file ?? "standard input"
       let text: String
-      switch TextFile.read(file ?? "/dev/stdin") {
+      switch TextFile.read(file) {
       case .success(let read): text = read
       case .failure(let error):
         Console.error("\(name): it can't be read: \(error)")

@@ -85,7 +85,7 @@ struct MapCommand: ParsableCommand {
     func run() throws {
       let source = file ?? "standard input"
       let text: String
-      switch TextFile.read(file ?? "/dev/stdin") {
+      switch TextFile.read(file) {
       case .success(let read): text = read
       case .failure(let error): throw ValidationError("\(source): it can't be read: \(error)")
       }

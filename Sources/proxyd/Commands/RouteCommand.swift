@@ -76,7 +76,7 @@ struct RouteCommand: ParsableCommand {
   /// Many users: those without a backend, and what a lookup took.
   private func count(_ users: String, _ settings: Settings, _ table: RouteTable) throws {
     let names: [Substring]
-    switch TextFile.read(users == "-" ? "/dev/stdin" : users) {
+    switch TextFile.read(users == "-" ? nil : users) {
     case .success(let text): names = TextFile.lines(text).filter { !$0.isEmpty }
     case .failure(let error):
       Console.error("\(users): it can't be read: \(error)")

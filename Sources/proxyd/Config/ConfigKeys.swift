@@ -305,7 +305,10 @@ enum ConfigKeys {
       help: "Sessions at once; beyond it, connections wait in the kernel's queue."),
     ConfigKey(
       path: "limits.user-sessions", kind: .integer(1...1_000_000), standard: "none",
-      help: "Sessions of one user, by the name at the backend; one more is refused with [LIMIT]."),
+      help: """
+        Sessions of one user, by the name at the backend; one more is refused with [LIMIT]. Logins in progress count: who \
+        tries passwords of a user has some of these places meanwhile. user-address-sessions bounds each address alone.
+        """),
     ConfigKey(
       path: "limits.user-address-sessions", kind: .integer(1...1_000_000), standard: "none",
       help: """
