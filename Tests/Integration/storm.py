@@ -8,6 +8,7 @@ import collections
 import contextlib
 import dataclasses
 import datetime
+import gc
 import random
 import signal
 import socket
@@ -169,6 +170,7 @@ class Storm:
             group.create_task(self.harm())
             group.create_task(self.change())
             group.create_task(self.bother())
+            group.create_task(self.watch())
             while time.monotonic() < self.end:
                 await asyncio.sleep(self.random.expovariate(RATE))
                 if len(running) < MOST:
@@ -177,6 +179,20 @@ class Storm:
                     running.add(task)
                     task.add_done_callback(running.discard)
         # The group has waited for those who came; nobody stays longer than a few seconds.
+
+    async def watch(self):
+        """Clients and members share a loop. While that stands still, as on a machine that others use, proxyd finds members that
+        don't answer."""
+        try:
+            while time.monotonic() < self.end:
+                # What is recorded stays: to walk through all of it would stop the loop for seconds in a long run.
+                gc.freeze()
+                begin = time.monotonic()
+                await asyncio.sleep(0.1)
+                if time.monotonic() - begin > 0.5:
+                    self.events.append(Event("stall", None, begin, time.monotonic()))
+        finally:
+            gc.unfreeze()
 
     def visit(self):
         draw = self.random
@@ -300,6 +316,8 @@ class Storm:
                 self.failures[entry["peer"], entry.get("login"), entry["protocol"]].append(entry)
         for visit in self.visits:
             why = self.complaint(visit, records.get(visit.password))
+            if why and "for nothing" in why and self.happened(("stall",), None, visit.began - 2, visit.ended):
+                why = self.cause("the test itself stood still")
             if why:
                 found.append(f"{visit.user} by {visit.protocol} with {visit.password} from {visit.peer}, "
                              f"{visit.outcome} {visit.answer!r}, {visit.echoes} echoes, {visit.last}, from "
