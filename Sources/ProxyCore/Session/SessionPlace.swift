@@ -125,7 +125,7 @@ extension Session {
     _ login: PreLogin, _ route: PlacedRoute, _ refusal: LoginRefusal, _ failure: LoginFailure, isCommitted: Bool,
     on loop: isolated EventLoop
   ) -> Next {
-    if let evidence = failure.evidence(of: isCommitted ? userNumber : nil) { learn(evidence, on: loop) }
+    if let evidence = failure.evidence(of: isCommitted ? Session.userNumber(login) : nil) { learn(evidence, on: loop) }
     if isCommitted { lease?.note(mayBeIn: true) }
     // A master user is one backend's own: the client's credentials are gone.
     guard !isCommitted, login.draft.method != .sasl(.external), failure.isBackends, loop.now < login.deadline,
@@ -170,8 +170,8 @@ extension Session {
     return look(login, route, on: loop)
   }
 
-  /// Whose login it is, for what is counted by users.
-  var userNumber: Int { record.login.hashValue }
+  /// Whose login it is, for what is counted by users: the name at the backend, however it is written.
+  static func userNumber(_ login: PreLogin) -> Int { login.draft.user.map(\.lowercased).hashValue }
 
   /// Something was learned about the backend's health.
   func learn(_ evidence: HealthEvidence, on loop: isolated EventLoop) {
