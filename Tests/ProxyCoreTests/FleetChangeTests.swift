@@ -349,4 +349,28 @@ struct FleetChangeTests {
     refuse("u2", "[UNAVAILABLE] no storage")
     #expect(standing.snapshot(at: 0).health.isDown)
   }
+
+  /// Dovecot closes after a long password, and a password may be anybody's: three strangers must not take the member from
+  /// all. Who says what every server takes is a witness.
+  @Test(arguments: [
+    (String(repeating: "x", count: 1_000), false), ("s\u{E9}cret", false), ("\u{1}", false), ("secret", true),
+  ])
+  func whatAnybodyCanBringAboutIsNoEvidence(_ password: String, _ isEvidence: Bool) throws {
+    let server = TestServer()
+    var settings = settings(["a": server])
+    settings.backends["a"]?.health.failedLogins = 2
+    let stage = try LoopStage(settings)
+    let standing = try #require(stage.house.fleet.standing("a"))
+    for user in ["u1", "u2"] {
+      let client = stage.connect()
+      client.send("a LOGIN \(user) {\(password.utf8.count)+}\r\n\(password)\r\n")
+      let backend = server.accept()
+      backend.send("* OK [CAPABILITY IMAP4rev1 LITERAL+ SASL-IR AUTH=PLAIN] ready\r\n")
+      _ = backend.hear("\r\n")
+      backend.close()
+      _ = client.hear("a NO ")
+      client.close()
+    }
+    #expect(standing.snapshot(at: 0).health.isDown == isEvidence)
+  }
 }

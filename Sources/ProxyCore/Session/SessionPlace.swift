@@ -125,7 +125,11 @@ extension Session {
     _ login: PreLogin, _ route: PlacedRoute, _ refusal: LoginRefusal, _ failure: LoginFailure, isCommitted: Bool,
     on loop: isolated EventLoop
   ) -> Next {
-    if let evidence = failure.evidence(of: isCommitted ? Session.userNumber(login) : nil) { learn(evidence, on: loop) }
+    if !isCommitted || login.draft.isOrdinary,
+      let evidence = failure.evidence(of: isCommitted ? Session.userNumber(login) : nil)
+    {
+      learn(evidence, on: loop)
+    }
     if isCommitted { lease?.note(mayBeIn: true) }
     // A master user is one backend's own: the client's credentials are gone.
     guard !isCommitted, login.draft.method != .sasl(.external), failure.isBackends, loop.now < login.deadline,
