@@ -373,4 +373,29 @@ struct FleetChangeTests {
     }
     #expect(standing.snapshot(at: 0).health.isDown == isEvidence)
   }
+
+  /// A trial at a lost member is over with such a login too: the next does not wait a minute for its outcome.
+  @Test func aTrialOfAnybodysIsOver() throws {
+    let server = TestServer()
+    var settings = settings(["a": server])
+    settings.backends["a"]?.health.isProbed = false
+    settings.backends["a"]?.health.failedLogins = 1
+    let stage = try LoopStage(settings)
+    func fail(_ password: String) {
+      let client = stage.connect()
+      client.send("a LOGIN alice \(password)\r\n")
+      let backend = server.accept()
+      backend.send(greeting)
+      _ = backend.hear("\r\n")
+      backend.close()
+      _ = client.hear("a NO ")
+      client.close()
+    }
+    fail("secret")
+    #expect(stage.house.fleet.standing("a")?.snapshot(at: 0).health.isDown == true)
+    stage.advance(seconds: 11)
+    fail(String(repeating: "x", count: 200))
+    stage.advance(seconds: 21)
+    fail("secret")
+  }
 }

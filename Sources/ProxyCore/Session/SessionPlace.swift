@@ -125,7 +125,9 @@ extension Session {
     _ login: PreLogin, _ route: PlacedRoute, _ refusal: LoginRefusal, _ failure: LoginFailure, isCommitted: Bool,
     on loop: isolated EventLoop
   ) -> Next {
-    if !isCommitted || login.draft.isOrdinary,
+    // A trial at one that is lost has an end in any case.
+    let isLost = lease?.standing?.snapshot(at: loop.now).health.isDown ?? false
+    if !isCommitted || login.draft.isOrdinary || isLost,
       let evidence = failure.evidence(of: isCommitted ? Session.userNumber(login) : nil)
     {
       learn(evidence, on: loop)
