@@ -145,6 +145,29 @@ package struct LoginDraft: ~Copyable {
     return isFound
   }
 
+  /// Whether a server that breaks off when it has heard the credentials is to blame for that. Dovecot closes after a long
+  /// password, and whoever knows a member's users could have it taken for lost: so what is no longer than any server takes
+  /// speaks against one, and of what the client itself says in an exchange nothing does.
+  package var isOrdinary: Bool {
+    let longest: Int
+    switch method {
+    case .command, .sasl(.plain), .sasl(.login), .sasl(.external): longest = LoginDraft.longestOrdinary
+    case .sasl(.xoauth2), .sasl(.oauthBearer): longest = LoginDraft.longestOrdinaryToken
+    case .sasl(.scramSHA256), .sasl(.scramSHA1): return false
+    }
+    guard name.count + authorizationIdentity.count + password.count <= longest else { return false }
+    func isPlain(_ text: Span<UInt8>) -> Bool {
+      for index in text.indices where text[index].isControl || text[index] >= 0x80 { return false }
+      return true
+    }
+    return isPlain(name.span) && isPlain(authorizationIdentity.span) && isPlain(password.span)
+  }
+
+  /// RFC 2449 §4: a command of POP3 has 255 bytes; in base64 these have two thirds of it.
+  private static let longestOrdinary = 128
+  /// In base64, two thirds of the 8,192 bytes that Dovecot takes.
+  private static let longestOrdinaryToken = 4_096
+
   /// What is wrong with the credentials before anybody is asked about them; nil if they may be tried.
   package func fault() -> LoginFault? {
     if name.isEmpty { return .emptyName }

@@ -340,12 +340,62 @@ struct FleetChangeTests {
       for user in ["u1", "u2", "u3"] { refuse(user, "[\(code)] no") }
     }
     #expect(standing.snapshot(at: 0).health == .up)
-    for _ in 0..<4 {
-      refuse("u1", "[UNAVAILABLE] broken mailbox")
-      refuse("u1", nil)
+    // Several programs may write the name in several ways.
+    for user in ["u1", "u1", "U1", "U1"] {
+      refuse(user, "[UNAVAILABLE] broken mailbox")
+      refuse(user, nil)
     }
     #expect(!standing.snapshot(at: 0).health.isDown)
     refuse("u2", "[UNAVAILABLE] no storage")
     #expect(standing.snapshot(at: 0).health.isDown)
+  }
+
+  /// Dovecot closes after a long password, and a password may be anybody's: three strangers must not take the member from
+  /// all. Who says what every server takes is a witness.
+  @Test(arguments: [
+    (String(repeating: "x", count: 1_000), false), ("s\u{E9}cret", false), ("\u{1}", false), ("secret", true),
+  ])
+  func whatAnybodyCanBringAboutIsNoEvidence(_ password: String, _ isEvidence: Bool) throws {
+    let server = TestServer()
+    var settings = settings(["a": server])
+    settings.backends["a"]?.health.failedLogins = 2
+    let stage = try LoopStage(settings)
+    let standing = try #require(stage.house.fleet.standing("a"))
+    for user in ["u1", "u2"] {
+      let client = stage.connect()
+      client.send("a LOGIN \(user) {\(password.utf8.count)+}\r\n\(password)\r\n")
+      let backend = server.accept()
+      backend.send("* OK [CAPABILITY IMAP4rev1 LITERAL+ SASL-IR AUTH=PLAIN] ready\r\n")
+      _ = backend.hear("\r\n")
+      backend.close()
+      _ = client.hear("a NO ")
+      client.close()
+    }
+    #expect(standing.snapshot(at: 0).health.isDown == isEvidence)
+  }
+
+  /// A trial at a lost member is over with such a login too: the next does not wait a minute for its outcome.
+  @Test func aTrialOfAnybodysIsOver() throws {
+    let server = TestServer()
+    var settings = settings(["a": server])
+    settings.backends["a"]?.health.isProbed = false
+    settings.backends["a"]?.health.failedLogins = 1
+    let stage = try LoopStage(settings)
+    func fail(_ password: String) {
+      let client = stage.connect()
+      client.send("a LOGIN alice \(password)\r\n")
+      let backend = server.accept()
+      backend.send(greeting)
+      _ = backend.hear("\r\n")
+      backend.close()
+      _ = client.hear("a NO ")
+      client.close()
+    }
+    fail("secret")
+    #expect(stage.house.fleet.standing("a")?.snapshot(at: 0).health.isDown == true)
+    stage.advance(seconds: 11)
+    fail(String(repeating: "x", count: 200))
+    stage.advance(seconds: 21)
+    fail("secret")
   }
 }

@@ -267,7 +267,8 @@ extension Session {
         login.referrals += 1
         return follow(login, backend.route, to: target, on: loop)
       }
-      learn(answer.blamesServer ? .loginRefused(answer.codeName, of: userNumber) : .loginAnswered, on: loop)
+      learn(
+        answer.blamesServer ? .loginRefused(answer.codeName, of: Session.userNumber(login)) : .loginAnswered, on: loop)
       return refuse(login, refusal, LoginFailure(.refusedOtherwise, quote(answer, login)), on: loop)
     case .unavailable, .misconfigured, .disabled, .limit, .mechanism, .cancelled:
       return refuse(login, refusal, LoginFailure(.refusedOtherwise, quote(answer, login)), on: loop)

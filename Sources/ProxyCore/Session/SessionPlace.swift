@@ -126,7 +126,13 @@ extension Session {
     _ login: PreLogin, _ route: PlacedRoute, _ refusal: LoginRefusal, _ failure: LoginFailure, isCommitted: Bool,
     on loop: isolated EventLoop
   ) -> Next {
-    if let evidence = failure.evidence(of: isCommitted ? userNumber : nil) { learn(evidence, on: loop) }
+    // A trial at one that is lost has an end in any case.
+    let isLost = lease?.standing?.snapshot(at: loop.now).health.isDown ?? false
+    if !isCommitted || login.draft.isOrdinary || isLost,
+      let evidence = failure.evidence(of: isCommitted ? Session.userNumber(login) : nil)
+    {
+      learn(evidence, on: loop)
+    }
     if isCommitted { lease?.note(mayBeIn: true) }
     // A master user is one backend's own: the client's credentials are gone.
     guard !isCommitted, login.draft.method != .sasl(.external), failure.isBackends, loop.now < login.deadline,
@@ -171,8 +177,8 @@ extension Session {
     return look(login, route, on: loop)
   }
 
-  /// Whose login it is, for what is counted by users.
-  var userNumber: Int { record.login.hashValue }
+  /// Whose login it is, for what is counted by users: the name at the backend, however it is written.
+  static func userNumber(_ login: PreLogin) -> Int { login.draft.user.map(\.lowercased).hashValue }
 
   /// Something was learned about the backend's health.
   func learn(_ evidence: HealthEvidence, on loop: isolated EventLoop) {
