@@ -359,4 +359,43 @@ struct PlaceTests {
     #expect(directory.departed == ["alice"])
     #expect(stage.house.census.count(.user(UserKey("alice"))) == 0)
   }
+
+  /// Whoever tries a user's passwords takes none of the user's places: a session counts when it is let in. Of those that
+  /// are let in at the same time, no more stay than may.
+  @Test(arguments: [\SessionLimits.user, \.userAtAddress])
+  func boundsCountWhoIsIn(_ limit: WritableKeyPath<SessionLimits, Int?> & Sendable) throws {
+    let server = TestServer()
+    var settings = settings(["a": server])
+    settings.sessionLimits[keyPath: limit] = 1
+    let stage = try LoopStage(settings)
+    let stranger = logIn(stage)
+    let tried = server.accept()
+    tried.send(greeting)
+    _ = tried.hear("secret\"\r\n")
+    let late = logIn(stage)
+    let lates = server.accept()
+    lates.send(greeting)
+    _ = lates.hear("secret\"\r\n")
+    // The user is let in meanwhile.
+    let client = logIn(stage)
+    let backend = welcome(server)
+    _ = client.hear("a OK in\r\n")
+    tried.send("L NO [AUTHENTICATIONFAILED] no\r\n")
+    _ = stranger.hear("a NO [AUTHENTICATIONFAILED] ")
+    lates.send("L OK in\r\n")
+    _ = late.hear("a NO [LIMIT] ")
+    #expect(lates.hearsClose())
+    // The next is refused without a backend.
+    late.send("b LOGIN alice secret\r\n")
+    _ = late.hear("b NO [LIMIT] ")
+    let pool = try #require(stage.house.fleet.pool("mail"))
+    #expect(pool.sessions == 1)
+    client.close()
+    backend.close()
+    eventually("the place is free") { stage.onLoop { $0.sessions.count } == 2 }
+    late.send("c LOGIN alice secret\r\n")
+    let last = welcome(server)
+    _ = late.hear("c OK in\r\n")
+    for peer in [stranger, late, last] { peer.close() }
+  }
 }

@@ -302,6 +302,12 @@ extension Session {
   private func relay(_ accepted: consuming BackendLogin, _ said: BackendAnswer, on loop: isolated EventLoop) -> Next {
     let backend = accepted
     let login = backend.login
+    if let failure = count(login, on: loop) {
+      // Others of the user's were let in at the same time. Its session there ends with the connection.
+      learn(.loginAnswered, on: loop)
+      lease?.note(mayBeIn: true)
+      return refuse(login, .limit, failure, on: loop)
+    }
     var answer = said
     if record.method == .sasl(.external) {
       answer.text = []

@@ -6,7 +6,10 @@ internal import Protocols
 extension Session {
   /// Begins to look for the server, now that the user's name at the backend is known.
   func place(_ login: PreLogin, _ route: Route, on loop: isolated EventLoop) -> Next {
-    if let failure = count(login, on: loop) { return refuse(login, .limit, failure, on: loop) }
+    // No backend is asked in vain.
+    for bound in bounds(login, on: loop) where loop.house.census.count(bound.key) >= bound.most {
+      return refuse(login, .limit, bound.failure, on: loop)
+    }
     switch route.target {
     case .backend(let backend):
       guard let standing = loop.house.fleet.standing(backend.name) else {
@@ -188,20 +191,34 @@ extension Session {
 
   // MARK: Bounds
 
-  /// Counts the session as its user's, if there are bounds. Returns a failure if one is reached.
-  private func count(_ login: PreLogin, on loop: isolated EventLoop) -> LoginFailure? {
+  /// A bound of the sessions that users log in to.
+  private struct Bound {
+    let key: Census.Key
+    let most: Int
+    let reason: LoginFailure.Reason
+
+    var failure: LoginFailure { LoginFailure(reason, "\(most) sessions") }
+  }
+
+  private func bounds(_ login: PreLogin, on loop: isolated EventLoop) -> [Bound] {
     let limits = loop.plan.settings.sessionLimits
-    let census = loop.house.census
-    guard limits.user != nil || limits.userAtAddress != nil else { return nil }
+    guard limits.user != nil || limits.userAtAddress != nil else { return [] }
     let user = UserKey(String(decoding: login.draft.user.map(\.lowercased), as: UTF8.self))
-    if let most = limits.user {
-      guard census.enter(.user(user), most: most) else { return LoginFailure(.userLimit, "\(most) sessions") }
-      counted.append(.user(user))
-    }
+    var bounds: [Bound] = []
+    if let most = limits.user { bounds.append(Bound(key: .user(user), most: most, reason: .userLimit)) }
     if let most = limits.userAtAddress {
       let key = Census.Key.userAt(user, record.client.subscriber)
-      guard census.enter(key, most: most) else { return LoginFailure(.userAddressLimit, "\(most) sessions") }
-      counted.append(key)
+      bounds.append(Bound(key: key, most: most, reason: .userAddressLimit))
+    }
+    return bounds
+  }
+
+  /// Counts the session as its user's, if there are bounds: now that a backend has let it in, for whoever knows no password
+  /// is not to take the places of the user. Returns a failure if a bound is reached.
+  func count(_ login: PreLogin, on loop: isolated EventLoop) -> LoginFailure? {
+    for bound in bounds(login, on: loop) {
+      guard loop.house.census.enter(bound.key, most: bound.most) else { return bound.failure }
+      counted.append(bound.key)
     }
     return nil
   }
@@ -217,7 +234,7 @@ extension Session {
     return true
   }
 
-  /// Gives back what a login held: its place, and its user's count. The address's stays until the connection ends.
+  /// Gives back what a login held: its place, and its user's count, if it was let in. The address's stays until the connection ends.
   func release(on loop: isolated EventLoop) {
     if let held = lease {
       lease = nil

@@ -305,19 +305,18 @@ enum ConfigKeys {
       help: "Sessions at once; beyond it, connections wait in the kernel's queue."),
     ConfigKey(
       path: "limits.user-sessions", kind: .integer(1...1_000_000), standard: "none",
-      help: """
-        Sessions of one user, by the name at the backend; one more is refused with [LIMIT]. Logins in progress count: who \
-        tries passwords of a user has some of these places meanwhile. user-address-sessions bounds each address alone.
-        """),
+      help: "Sessions of one user, by the name at the backend; one more is refused with [LIMIT]."),
     ConfigKey(
       path: "limits.user-address-sessions", kind: .integer(1...1_000_000), standard: "none",
       help: """
-        Sessions of one user from one address, as Dovecot's mail_max_userip_connections; of IPv6 64 bits count as one         address.
+        Sessions of one user from one address, as Dovecot's mail_max_userip_connections; of IPv6 64 bits count as one \
+        address.
         """),
     ConfigKey(
       path: "limits.address-sessions", kind: .integer(1...1_000_000), standard: "none",
       help: """
-        Connections from one address, logged in or not; one more is closed with [LIMIT]. Those of trusted-proxies are not         counted.
+        Connections from one address, logged in or not; one more is closed with [LIMIT]. Those of trusted-proxies are not \
+        counted.
         """),
     ConfigKey(
       path: "limits.command", kind: .size(1_024...1_048_576), standard: "16k",
