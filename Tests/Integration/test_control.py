@@ -491,6 +491,11 @@ class Commands(ControlTest):
         self.assertEqual(self.run_command("affinity", "load", path, code=1), f"{path}:2: expected a user, a tab and a backend\n")
         path.write_text("frank\tb\nx\tnone\n")
         self.assertIn('"none" is no member', self.run_command("affinity", "load", path, code=1))
+        # A name no login can have.
+        for argv in (("load", path), ("move", "er\x01in", "a")):
+            path.write_text("frank\ta\ner\x01in\ta\n")
+            self.assertIn("no control characters", self.run_command("affinity", *argv, code=1))
+        self.assertNotIn("frank", self.run_command("affinity", "dump"))
 
     def test_standard_input_of_any_kind(self):
         """sshd gives a command sockets; another program may have made its end one that does not wait."""

@@ -1,5 +1,6 @@
 /// What the control protocol does to the fleet.
 
+internal import Protocols
 internal import ProxyCore
 
 struct FleetControl: FleetActions {
@@ -132,6 +133,7 @@ struct FleetControl: FleetActions {
   }
 
   func move(_ user: String, to backend: String, pool: String?) throws(ControlProblem) {
+    try FleetControl.check(user)
     let pool = try self.pool(pool, with: backend)
     switch pool.move(key(user, pool), to: backend) {
     case .done: return
@@ -164,6 +166,7 @@ struct FleetControl: FleetActions {
     var moves: [(pool: Pool, user: String, backend: String)] = []
     var known: [String: Pool] = [:]
     for entry in entries {
+      try FleetControl.check(entry.user)
       let place: Pool
       if let one = known[entry.backend] { place = one } else { place = try self.pool(pool, with: entry.backend) }
       known[entry.backend] = place
@@ -171,5 +174,12 @@ struct FleetControl: FleetActions {
     }
     for move in moves { _ = move.pool.move(move.user, to: move.backend) }
     return moves.count
+  }
+
+  /// A name that no login can have would be remembered for nobody, and spoil the lines of a dump.
+  private static func check(_ user: String) throws(ControlProblem) {
+    guard !user.utf8.contains(where: \.isControl) else {
+      throw ControlProblem(.argument, "user: expected no control characters")
+    }
   }
 }
