@@ -73,11 +73,13 @@ package struct Secret: ~Copyable {
   }
 
   /// Overwrites memory that is about to be freed. Neither inlined nor optimised: a compiler that saw both the stores
-  /// and the end of the memory's life would be right to drop the stores.
+  /// and the end of the memory's life would be right to drop the stores. The stores themselves are optimised: a loop here
+  /// was 1.5 % of a login.
   @inline(never) @_optimize(none)
-  private static func wipe(_ memory: UnsafeMutableBufferPointer<UInt8>) {
-    for index in memory.indices { unsafe memory[index] = 0 }
-  }
+  private static func wipe(_ memory: UnsafeMutableBufferPointer<UInt8>) { unsafe clear(memory) }
+
+  @inline(never)
+  private static func clear(_ memory: UnsafeMutableBufferPointer<UInt8>) { unsafe memory.update(repeating: 0) }
 }
 
 extension [UInt8] {

@@ -19,7 +19,11 @@ struct UserKey: Hashable, Sendable {
   }
 
   static func == (one: UserKey, other: UserKey) -> Bool {
-    one.whole == other.whole && one.name.utf8.elementsEqual(other.name.utf8)
+    guard one.whole == other.whole else { return false }
+    let (name, others) = (one.name.utf8.span, other.name.utf8.span)
+    guard name.count == others.count else { return false }
+    for index in name.indices where name[index] != others[index] { return false }
+    return true
   }
 
   func hash(into hasher: inout Hasher) { hasher.combine(whole) }
