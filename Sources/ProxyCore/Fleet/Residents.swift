@@ -79,6 +79,16 @@ final class Residents: Sendable {
     var isRecalled = false
     var venture = Venture.none
 
+    /// One was let in. Returns who has to look again.
+    mutating func confirm(after loss: Int?) -> [SessionHandle] {
+      wasThere = true
+      if let loss { venture = .isIn(loss: loss) }
+      switch stage {
+      case .at: return waiting.isEmpty ? [] : waiting.map(\.handle)
+      case .asking, .leaving: return []
+      }
+    }
+
     /// A session waits, once.
     mutating func add(_ waiter: Waiter) {
       if !waiting.contains(where: { $0.handle == waiter.handle }) { waiting.append(waiter) }
@@ -192,12 +202,7 @@ final class Residents: Sendable {
   /// The session was let in at its member; `loss`: after that, if the member is lost.
   func confirm(_ user: String, after loss: Int? = nil) {
     let user = UserKey(user)
-    let woken = shard(user).state.withLock { state -> [SessionHandle] in
-      state.residents[user]?.wasThere = true
-      if let loss { state.residents[user]?.venture = .isIn(loss: loss) }
-      guard case .at? = state.residents[user]?.stage else { return [] }
-      return state.residents[user]?.waiting.map(\.handle) ?? []
-    }
+    let woken = shard(user).state.withLock { $0.residents[user]?.confirm(after: loss) ?? [] }
     if !woken.isEmpty { wake(woken) }
   }
 
