@@ -128,12 +128,12 @@ package struct Health: Equatable, Sendable {
     var pause = Health.firstPause
     /// When the next may begin.
     var opens: UInt64
-    /// The one under way, and when it began.
-    var trial: (login: HealthTrial, began: UInt64)?
+    /// The one under way.
+    var trial: Attempt?
 
-    static func == (one: Breaker, other: Breaker) -> Bool {
-      one.pause == other.pause && one.opens == other.opens && one.trial?.login == other.trial?.login
-        && one.trial?.began == other.trial?.began
+    struct Attempt: Equatable, Sendable {
+      let login: HealthTrial
+      let began: UInt64
     }
   }
 
@@ -210,7 +210,7 @@ package struct Health: Equatable, Sendable {
       guard isTrialDue(at: now) else { return .closed }
       trials += 1
       let trial = HealthTrial(loss: losses, number: trials)
-      recovery.breaker.trial = (trial, now)
+      recovery.breaker.trial = Breaker.Attempt(login: trial, began: now)
       standing = .lost(recovery)
       return .trial(trial)
     }
