@@ -256,22 +256,56 @@ struct LinkTests {
     #expect(client.hear("\r\n") == "a NO [REFERRAL imap://127.0.0.1:\(stranger.port)/] elsewhere\r\n")
   }
 
+  /// Certificates of clients are taken, and a master user logs in at the backend.
+  private func behindMaster(
+    _ server: TestServer, _ folder: Folder, _ authority: TestAuthority, separator: String? = nil
+  ) throws -> Settings {
+    var settings = Settings.to(server.port)
+    settings.backends["a"]?.manner.master = MasterSettings(
+      user: "root", passwordFile: try folder.write("pw", "master-s3cret\n"), separator: separator)
+    settings.tls = TLSServerSettings(
+      identities: [TLSIdentitySettings(pairs: [try SharedCertificate.get()])], clientCertificates: .request,
+      clientCA: authority.file)
+    return settings
+  }
+
+  /// Alice, with her certificate.
+  private func welcomed(_ stage: LoopStage, _ authority: TestAuthority) -> SecureSpeaker {
+    let peer = stage.connect(.imap, .implicit, mechanisms: [.external])
+    let client = SecureSpeaker(peer, authority.issue("client", subject: [("CN", "alice")]))
+    _ = client.hear("ready.\r\n")
+    return client
+  }
+
+  /// A master user may have another name at the backend: the session counts as its user's.
+  @Test func aMasterUsersSessionIsItsUsers() throws {
+    let folder = try Folder()
+    let authority = TestAuthority(folder)
+    let server = TestServer()
+    var settings = try behindMaster(server, folder, authority, separator: "*")
+    settings.sessionLimits.user = 1
+    let stage = try LoopStage(settings)
+    let (first, second) = (welcomed(stage, authority), welcomed(stage, authority))
+    first.send("a AUTHENTICATE EXTERNAL =\r\n")
+    let backend = server.accept()
+    backend.send("* OK [CAPABILITY IMAP4rev1 SASL-IR AUTH=PLAIN] ready\r\n")
+    _ = backend.hear("L AUTHENTICATE PLAIN ")
+    backend.send("L OK in\r\n")
+    _ = first.hear("a OK ")
+    #expect(stage.house.census.count(.user(UserKey("alice"))) == 1)
+    second.send("b AUTHENTICATE EXTERNAL =\r\n")
+    _ = second.hear("b NO [LIMIT] ")
+  }
+
   /// A master user is one backend's own: its password goes to no other, and not to the client.
   @Test func aMasterUserIsNotReferred() throws {
     let folder = try Folder()
     let authority = TestAuthority(folder)
     let (first, second) = (TestServer(), TestServer())
-    var settings = Settings.to(first.port)
-    settings.backends["a"]?.manner.master = MasterSettings(
-      user: "root", passwordFile: try folder.write("pw", "master-s3cret\n"))
+    var settings = try behindMaster(first, folder, authority)
     settings.backends["b"] = BackendSettings(host: Host("127.0.0.1")!, ports: [.imap: second.port])
-    settings.tls = TLSServerSettings(
-      identities: [TLSIdentitySettings(pairs: [try SharedCertificate.get()])], clientCertificates: .request,
-      clientCA: authority.file)
     let stage = try LoopStage(settings)
-    let peer = stage.connect(.imap, .implicit, mechanisms: [.external])
-    let client = SecureSpeaker(peer, authority.issue("client", subject: [("CN", "alice")]))
-    _ = client.hear("ready.\r\n")
+    let client = welcomed(stage, authority)
     for (answer, told) in [
       ("NO [REFERRAL imap://x@127.0.0.1:\(second.port)/] there", "a NO [REFERRAL imap://x@127.0.0.1:\(second.port)/]"),
       ("NO [LIMIT] you said master-s3cret", "a NO [LIMIT]"), ("NO [master-s3cret] no", "a NO "),

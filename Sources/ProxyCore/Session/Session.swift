@@ -20,6 +20,8 @@ final class Session {
   var lease: Lease?
   /// What it is counted as, where there are bounds.
   var counted: [Census.Key] = []
+  /// The bounds that a login comes under, until it is let in.
+  var bounds: [SessionBound] = []
 
   /// The two sides, as events name them.
   enum Side { case client, backend }

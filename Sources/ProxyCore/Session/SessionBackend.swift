@@ -302,7 +302,7 @@ extension Session {
   private func relay(_ accepted: consuming BackendLogin, _ said: BackendAnswer, on loop: isolated EventLoop) -> Next {
     let backend = accepted
     let login = backend.login
-    if let failure = count(login, on: loop) {
+    if let failure = count(on: loop) {
       // Others of the user's were let in at the same time. Its session there ends with the connection.
       learn(.loginAnswered, on: loop)
       lease?.note(mayBeIn: true)

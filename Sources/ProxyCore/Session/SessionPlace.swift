@@ -7,7 +7,8 @@ extension Session {
   /// Begins to look for the server, now that the user's name at the backend is known.
   func place(_ login: PreLogin, _ route: Route, on loop: isolated EventLoop) -> Next {
     // No backend is asked in vain.
-    for bound in bounds(login, on: loop) where loop.house.census.count(bound.key) >= bound.most {
+    bounds = bounds(login, on: loop)
+    for bound in bounds where loop.house.census.count(bound.key) >= bound.most {
       return refuse(login, .limit, bound.failure, on: loop)
     }
     switch route.target {
@@ -191,32 +192,24 @@ extension Session {
 
   // MARK: Bounds
 
-  /// A bound of the sessions that users log in to.
-  private struct Bound {
-    let key: Census.Key
-    let most: Int
-    let reason: LoginFailure.Reason
-
-    var failure: LoginFailure { LoginFailure(reason, "\(most) sessions") }
-  }
-
-  private func bounds(_ login: PreLogin, on loop: isolated EventLoop) -> [Bound] {
+  /// The bounds that hold for a login, by the name at the backend: a master user, whose name it may get there, has none.
+  private func bounds(_ login: PreLogin, on loop: isolated EventLoop) -> [SessionBound] {
     let limits = loop.plan.settings.sessionLimits
     guard limits.user != nil || limits.userAtAddress != nil else { return [] }
     let user = UserKey(String(decoding: login.draft.user.map(\.lowercased), as: UTF8.self))
-    var bounds: [Bound] = []
-    if let most = limits.user { bounds.append(Bound(key: .user(user), most: most, reason: .userLimit)) }
+    var bounds: [SessionBound] = []
+    if let most = limits.user { bounds.append(SessionBound(key: .user(user), most: most, reason: .userLimit)) }
     if let most = limits.userAtAddress {
       let key = Census.Key.userAt(user, record.client.subscriber)
-      bounds.append(Bound(key: key, most: most, reason: .userAddressLimit))
+      bounds.append(SessionBound(key: key, most: most, reason: .userAddressLimit))
     }
     return bounds
   }
 
   /// Counts the session as its user's, if there are bounds: now that a backend has let it in, for whoever knows no password
   /// is not to take the places of the user. Returns a failure if a bound is reached.
-  func count(_ login: PreLogin, on loop: isolated EventLoop) -> LoginFailure? {
-    for bound in bounds(login, on: loop) {
+  func count(on loop: isolated EventLoop) -> LoginFailure? {
+    for bound in bounds {
       guard loop.house.census.enter(bound.key, most: bound.most) else { return bound.failure }
       counted.append(bound.key)
     }
@@ -234,8 +227,10 @@ extension Session {
     return true
   }
 
-  /// Gives back what a login held: its place, and its user's count, if it was let in. The address's stays until the connection ends.
+  /// Gives back what a login held: its place, and its user's count, if it was let in. The address's stays until the
+  /// connection ends.
   func release(on loop: isolated EventLoop) {
+    bounds = []
     if let held = lease {
       lease = nil
       held.release()
@@ -257,6 +252,16 @@ extension Session {
     for key in counted { loop.house.census.leave(key) }
     counted = []
   }
+}
+
+/// A bound of the sessions that users log in to.
+struct SessionBound {
+  let key: Census.Key
+  let most: Int
+  let reason: LoginFailure.Reason
+
+  /// What a login fails for that is one too many.
+  var failure: LoginFailure { LoginFailure(reason, "\(most) sessions") }
 }
 
 extension LoginFailure {
