@@ -12,6 +12,29 @@ import Testing
 
 @testable import ProxyCore
 
+/// The truth as sessions see it: users' members, with the number of their sessions.
+final class Presences: Sendable {
+  let places = Mutex<[String: (member: String, count: Int)]>([:])
+  /// Every time that a user was at two members.
+  let broken = Mutex<[String]>([])
+
+  func arrive(_ user: String, _ member: String) {
+    places.withLock { places in
+      if let known = places[user], known.member != member {
+        broken.withLock { $0.append("\(user) is at \(known.member) and at \(member)") }
+      }
+      places[user] = (member, (places[user]?.count ?? 0) + 1)
+    }
+  }
+
+  func depart(_ user: String) {
+    places.withLock { places in
+      let known = places[user]!
+      places[user] = known.count > 1 ? (known.member, known.count - 1) : nil
+    }
+  }
+}
+
 /// A time that goes when a test says so, and does then what has become due, on the test's thread.
 final class PlayedTime: Sendable {
   private let state = Mutex(State())

@@ -264,27 +264,6 @@ struct ResidentsTests {
   /// Threads let users come, go, be recalled and lose their members at random: at no moment does a user count at two
   /// members, and at the end nobody is left.
   @Test func aStormLeavesNobodyAtTwoMembers() {
-    final class World: Sendable {
-      /// Users' members, with the number of their sessions: the truth as sessions see it.
-      let places = Mutex<[String: (member: String, count: Int)]>([:])
-      let broken = Mutex<[String]>([])
-
-      func arrive(_ user: String, _ member: String) {
-        places.withLock { places in
-          if let known = places[user], known.member != member {
-            broken.withLock { $0.append("\(user) is at \(known.member) and at \(member)") }
-          }
-          places[user] = (member, (places[user]?.count ?? 0) + 1)
-        }
-      }
-
-      func depart(_ user: String) {
-        places.withLock { places in
-          let known = places[user]!
-          places[user] = known.count > 1 ? (known.member, known.count - 1) : nil
-        }
-      }
-    }
     /// Answers at random, now or later, with another member each time.
     final class Restless: UserDirectory {
       let recall = Mutex<(@Sendable (String) -> Void)?>(nil)
@@ -316,7 +295,7 @@ struct ResidentsTests {
     final class Sessions: Sendable {
       let kicked = Mutex<Set<SessionHandle>>([])
     }
-    let world = World()
+    let world = Presences()
     let directory = Restless()
     let marks = Sessions()
     let residents = Residents(

@@ -23,8 +23,7 @@ struct TrialStormTests {
     let kicked = Mutex<Set<SessionHandle>>([])
     let woken = Mutex<Set<SessionHandle>>([])
     let weather = Mutex<[String: Bool]>([:])
-    let places = Mutex<[String: (member: String, count: Int)]>([:])
-    let broken = Mutex<[String]>([])
+    let presences = Presences()
     let trials = Mutex<Int>(0)
 
     init() throws {
@@ -44,22 +43,6 @@ struct TrialStormTests {
         "mail", plan, directory, clock: .played(clock),
         kick: { [weak self] handles, _ in self?.kicked.withLock { $0.formUnion(handles) } },
         wake: { [weak self] handles in self?.woken.withLock { $0.formUnion(handles) } })
-    }
-
-    func arrive(_ user: String, _ member: String) {
-      places.withLock { places in
-        if let known = places[user], known.member != member {
-          broken.withLock { $0.append("\(user) is at \(known.member) and at \(member)") }
-        }
-        places[user] = (member, (places[user]?.count ?? 0) + 1)
-      }
-    }
-
-    func depart(_ user: String) {
-      places.withLock { places in
-        let known = places[user]!
-        places[user] = known.count > 1 ? (known.member, known.count - 1) : nil
-      }
     }
 
     func isBad(_ member: String) -> Bool { weather.withLock { $0[member] ?? false } }
@@ -82,7 +65,7 @@ struct TrialStormTests {
       switch pool.advance(&session.claim) {
       case .at(let member):
         if session.claim.trial != nil { world.trials.withLock { $0 += 1 } }
-        world.arrive(session.claim.user, member.name)
+        world.presences.arrive(session.claim.user, member.name)
         all[handle] = session
       case .waits: all[handle] = session
       case .refused: all[handle] = nil
@@ -91,7 +74,7 @@ struct TrialStormTests {
 
     mutating func end(_ handle: SessionHandle) {
       guard var session = all.removeValue(forKey: handle) else { return }
-      if session.claim.member != nil { world.depart(session.claim.user) }
+      if session.claim.member != nil { world.presences.depart(session.claim.user) }
       pool.release(&session.claim)
     }
 
@@ -106,7 +89,7 @@ struct TrialStormTests {
         return
       }
       _ = member.standing.learn(.loginFailed("bad"), of: session.claim.trial, at: now)
-      world.depart(session.claim.user)
+      world.presences.depart(session.claim.user)
       if pool.relocate(&session.claim) {
         all[handle] = session
         look(handle)
@@ -124,7 +107,7 @@ struct TrialStormTests {
           continue
         }
         var claim = session.claim
-        if claim.member != nil { world.depart(claim.user) }
+        if claim.member != nil { world.presences.depart(claim.user) }
         pool.displace(&claim)
         all[handle] = (claim, false)
         look(handle)
@@ -175,7 +158,7 @@ struct TrialStormTests {
     }
     let stuck = all.flatMap { $0.all.values.map { "\($0.claim.user): \($0.claim)" } }
     #expect(stuck == [])
-    #expect(world.broken.withLock { $0 } == [])
+    #expect(world.presences.broken.withLock { $0 } == [])
     #expect(pool.residents?.count == 0)
     #expect(pool.sessions == 0)
     #expect(world.standings.allSatisfy { $0.sessions == 0 && $0.logins == 0 })
