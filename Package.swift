@@ -77,8 +77,10 @@ let package = Package(
       ],
       swiftSettings: house),
 
+    // One program runs all tests; this is how it starts.
+    .target(name: "TestProcess", path: "Tests/TestProcess"),
     .testTarget(name: "ProtocolsTests", dependencies: ["Protocols"], exclude: ["Transcripts"], swiftSettings: tests),
-    .testTarget(name: "ProxyCoreTests", dependencies: ["ProxyCore", "COpenSSL"], swiftSettings: tests),
+    .testTarget(name: "ProxyCoreTests", dependencies: ["ProxyCore", "COpenSSL", "TestProcess"], swiftSettings: tests),
     .testTarget(
       name: "MigrationTests", dependencies: ["Migration", "ProxyCore"], exclude: ["Corpus", "NginxCorpus"],
       swiftSettings: tests),

@@ -10,8 +10,6 @@ import Testing
 
 /// What probes leave in the counters.
 struct ProbeMeterTests {
-  init() { signal(SIGPIPE, SIG_IGN) }
-
   @Test func probesAreCounted() throws {
     let server = TestServer()
     let stage = ProbeStage()

@@ -14,8 +14,6 @@ import Testing
 #endif
 
 struct ProberTests {
-  init() { signal(SIGPIPE, SIG_IGN) }
-
   // MARK: Visits
 
   @Test(arguments: MailProtocol.allCases)

@@ -48,6 +48,25 @@ struct TLSSessionTests {
     close(ours)
   }
 
+  /// OpenSSL writes without MSG_NOSIGNAL: the process lives because it ignores SIGPIPE (the target TestProcess; proxyd by
+  /// itself).
+  @Test func aClientThatIsGoneIsAnErrorAndNoSignal() throws {
+    let folder = try Folder()
+    let files = try makeCertificate(folder)
+    let context = try TLSContext(certificate: files.certificate, key: files.key, predecessor: nil)
+    let (ours, theirs) = makePair()
+    let descriptor = Descriptor(owning: theirs)
+    guard var server = TLSSession(server: context, on: descriptor) else {
+      Issue.record("no session")
+      return
+    }
+    let isDone = shakeHands(TLSClient(ours), &server)
+    #expect(isDone)
+    close(ours)
+    let written = server.write(Array("hi".utf8).span)
+    #expect(written == .failed(.system(SystemError(EPIPE))))
+  }
+
   @Test func aStalledPeerBlocksAndGoesOn() throws {
     let folder = try Folder()
     let files = try makeCertificate(folder)
