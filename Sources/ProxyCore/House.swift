@@ -20,7 +20,7 @@ package final class House: Sendable {
   let resolver: Resolver
   let addressNames: AddressNames
   private let loops = Mutex<[EventLoop]>([])
-  private let whenEmpty = Mutex<(@Sendable (Int) -> Void)?>(nil)
+  private let whenEmpty = Mutex<EmptyNotice?>(nil)
   /// Sessions that ended since memory was last given back.
   private let endings = Atomic<Int>(0)
   /// When the last warning about a lack was said, in loop time.
@@ -100,11 +100,19 @@ package final class House: Sendable {
   }
 
   /// Calls `body` with a loop's number each time the loop's last session ends.
-  package func notifyWhenEmpty(_ body: @escaping @Sendable (Int) -> Void) { whenEmpty.withLock { $0 = body } }
+  package func notifyWhenEmpty(_ body: @escaping @Sendable (Int) -> Void) {
+    whenEmpty.withLock { $0 = EmptyNotice(body: body) }
+  }
 
   func loopIsEmpty(_ index: Int) {
-    let body = whenEmpty.withLock { $0 }
-    body?(index)
+    let notice = whenEmpty.withLock { $0 }
+    notice?.body(index)
+  }
+
+  /// A closure that stood in a Mutex by itself would be wrapped once more by each look at it: Swift converts it to the form
+  /// that generic code has and back. The wrappers were never given back, and each call went through them all.
+  private struct EmptyNotice {
+    let body: @Sendable (Int) -> Void
   }
 
   /// A backend does not believe us who the client is: said once for each.

@@ -58,13 +58,15 @@ struct FleetRaceTests {
   /// A directory that does something between its answer and whoever asked.
   private final class Interrupted: UserDirectory {
     let real: LocalDirectory
-    let meanwhile = Mutex<(@Sendable () -> Void)?>(nil)
+    let meanwhile = Mutex<[@Sendable () -> Void]>([])
 
     init(_ real: LocalDirectory) { self.real = real }
 
     private func interrupt() {
-      let body = meanwhile.withLock { $0.take() }
-      body?()
+      for body in meanwhile.withLock({ bodies in
+        defer { bodies = [] }
+        return bodies
+      }) { body() }
     }
 
     func locate(
@@ -96,7 +98,7 @@ struct FleetRaceTests {
     let kicked = Mutex<[SessionHandle]>([])
     let residents = Residents(directory, kick: { handles, _ in kicked.withLock { $0 += handles } }, wake: { _ in })
     directory.meanwhile.withLock {
-      $0 = { [directory] in
+      $0.append { [directory] in
         if word == "move" { directory.move("alice", to: "b") } else { _ = directory.forget("alice") }
       }
     }
@@ -119,7 +121,7 @@ struct FleetRaceTests {
     let question = PlaceQuestion(preferred: "a") { _ in true }
     // The move is back where it was before the answer arrives.
     directory.meanwhile.withLock {
-      $0 = { [directory] in
+      $0.append { [directory] in
         directory.move("alice", to: "b")
         directory.move("alice", to: "a")
       }

@@ -266,7 +266,7 @@ struct ResidentsTests {
   @Test func aStormLeavesNobodyAtTwoMembers() {
     /// Answers at random, now or later, with another member each time.
     final class Restless: UserDirectory {
-      let recall = Mutex<(@Sendable (String) -> Void)?>(nil)
+      let recall = Mutex<[@Sendable (String) -> Void]>([])
       let pending = Mutex<[@Sendable (PlaceAnswer) -> Void]>([])
       func locate(
         _ user: String, _ question: PlaceQuestion, later: @escaping @Sendable (PlaceAnswer) -> Void
@@ -289,7 +289,7 @@ struct ResidentsTests {
       func forEach(_ body: ([DirectoryEntry]) -> Bool) {}
       var count: Int { 0 }
       var pauses: Int { 0 }
-      func onRecall(_ body: @escaping @Sendable (String) -> Void) { recall.withLock { $0 = body } }
+      func onRecall(_ body: @escaping @Sendable (String) -> Void) { recall.withLock { $0 = [body] } }
     }
     /// One thread's sessions; a kick is a mark that the thread sees, as a loop would.
     final class Sessions: Sendable {
@@ -336,7 +336,7 @@ struct ResidentsTests {
             residents.leave(user, handle)
             waiting[handle] = nil
           }
-        case 7..<8: directory.recall.withLock { $0 }?("user\(Int.random(in: 0..<8))")
+        case 7..<8: directory.recall.withLock { $0 }.first?("user\(Int.random(in: 0..<8))")
         default: directory.answerAll()
         }
         for (handle, user) in present where marks.kicked.withLock({ $0.remove(handle) }) != nil { leave(handle, user) }

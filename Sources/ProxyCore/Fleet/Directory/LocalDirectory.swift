@@ -18,7 +18,7 @@ package final class LocalDirectory: UserDirectory {
   private let origin: UInt64
   /// When places are told, in nanoseconds of the clock.
   private let opens: UInt64
-  private let recalled = Mutex<(@Sendable (String) -> Void)?>(nil)
+  private let recalled = Mutex<Recaller?>(nil)
   let chores: Mutex<DirectoryChores>
   /// Whether the next chores are on their way.
   let isArmed = Atomic(false)
@@ -257,7 +257,14 @@ package final class LocalDirectory: UserDirectory {
   package var pauses: Int { shards.reduce(0) { $0 + $1.state.withLock { $0.pauses } } }
 
   /// Sets who is asked to end a user's sessions here.
-  package func onRecall(_ body: @escaping @Sendable (String) -> Void) { recalled.withLock { $0 = body } }
+  package func onRecall(_ body: @escaping @Sendable (String) -> Void) {
+    recalled.withLock { $0 = Recaller(body: body) }
+  }
+
+  /// Not a closure by itself: see `House.EmptyNotice`.
+  private struct Recaller {
+    let body: @Sendable (String) -> Void
+  }
 
   /// Whether the file has something to learn yet.
   package var isUnwritten: Bool { shards.contains { $0.state.withLock { !$0.unwritten(most: 1).isEmpty } } }
@@ -268,7 +275,7 @@ package final class LocalDirectory: UserDirectory {
   /// Does what a change has left to be done.
   func run(_ errand: DirectoryShard.Errand, _ user: String) {
     if errand.contains(.write) { file?.write(user, of: self, isUrgent: false) }
-    if errand.contains(.recall) { recalled.withLock { $0 }?(user) }
+    if errand.contains(.recall) { recalled.withLock { $0 }?.body(user) }
     if errand.contains(.resume) { resume(user) }
   }
 }
