@@ -19,6 +19,13 @@ struct AddressTests {
     #expect(address.with(port: 25).description == expected.replacing(":143", with: ":25"))
   }
 
+  @Test func everyNumberOfAnAddressIsWritten() throws {
+    for number in 0...255 {
+      let text = "\(number).\(255 - number).\(number / 2).\(number)"
+      #expect(try #require(SocketAddress(literal: text, port: 1)).host == text)
+    }
+  }
+
   @Test(arguments: [
     "", "127.0.0.1.1", "127.1", "1.2.3.256", "::g", "[::1]", "localhost", "1.2.3.4 ", "fe80::1%nosuchinterface",
   ])

@@ -61,6 +61,8 @@ package struct KeyTemplate: Equatable, Sendable {
 
   /// The key for a name. With several bytes of delimiter, `\d` begins behind all of them.
   package func key(_ name: [UInt8], _ rules: NameRules, _ facts: KeyFacts) -> [UInt8] {
+    // The usual one needs no work.
+    if pieces.count == 1, case .part(.name) = pieces[0] { return name }
     let parts = rules.split(name)
     var key: [UInt8] = []
     for piece in pieces {

@@ -196,13 +196,21 @@ package struct SocketAddress: Hashable, Sendable {
 
   /// The address without its port, v6 without brackets.
   package var host: String {
-    var text = [CChar](repeating: 0, count: Int(INET6_ADDRSTRLEN))
     switch family {
+    // By hand: each login says addresses some five times, and inet_ntop prints them with the machinery of printf.
     case .v4:
-      var address = in_addr(s_addr: UInt32(truncatingIfNeeded: low).bigEndian)
-      // SAFETY: the buffer has room for the longest address.
-      _ = unsafe inet_ntop(AF_INET, &address, &text, socklen_t(text.count))
+      var text: [UInt8] = []
+      text.reserveCapacity(15)
+      for shift in stride(from: 24, through: 0, by: -8) {
+        let number = UInt8(truncatingIfNeeded: low >> UInt64(shift))
+        if number >= 100 { text.append(.ascii("0") + number / 100) }
+        if number >= 10 { text.append(.ascii("0") + number / 10 % 10) }
+        text.append(.ascii("0") + number % 10)
+        if shift > 0 { text.append(.ascii(".")) }
+      }
+      return String(decoding: text, as: UTF8.self)
     case .v6:
+      var text = [CChar](repeating: 0, count: Int(INET6_ADDRSTRLEN))
       var address = in6_addr()
       unsafe withUnsafeMutableBytes(of: &address) {
         unsafe $0.storeBytes(of: high.bigEndian, as: UInt64.self)
@@ -210,8 +218,8 @@ package struct SocketAddress: Hashable, Sendable {
       }
       // SAFETY: the buffer has room for the longest address.
       _ = unsafe inet_ntop(AF_INET6, &address, &text, socklen_t(text.count))
+      return String(decoding: text.prefix { $0 != 0 }.map { UInt8(bitPattern: $0) }, as: UTF8.self)
     }
-    return String(decoding: text.prefix { $0 != 0 }.map { UInt8(bitPattern: $0) }, as: UTF8.self)
   }
 }
 

@@ -54,7 +54,7 @@ package struct LogLine {
 
   /// Adds a field whose name is not known before.
   package mutating func add(_ name: String, _ value: String) {
-    begin(name.utf8.map { $0 })
+    begin(name.utf8.span)
     append(value)
   }
 
@@ -66,25 +66,27 @@ package struct LogLine {
   }
 
   private mutating func begin(_ name: StaticString) {
-    begin(name.withUTF8Buffer { unsafe Array($0) })
+    // SAFETY: the bytes are the program's own.
+    name.withUTF8Buffer { unsafe begin($0.span) }
   }
 
-  private mutating func begin(_ name: [UInt8]) {
+  private mutating func begin(_ name: Span<UInt8>) {
     switch style {
     case .text:
       if !bytes.isEmpty { bytes.append(.space) }
-      bytes.append(contentsOf: name)
+      bytes.append(name)
       bytes.append(.ascii("="))
     case .json:
       if bytes.count > 1 { bytes.append(.ascii(",")) }
       bytes.append(.ascii("\""))
-      bytes.append(contentsOf: name)
+      bytes.append(name)
       bytes.append("\":")
     case .journal:
       // A field of ours is PROXYD_NAME; names with a meaning of journald's own are in capitals already.
-      let isOwn = name.contains { $0.uppercased != $0 }
+      var isOwn = false
+      for index in name.indices where name[index].uppercased != name[index] { isOwn = true }
       if isOwn { bytes.append("PROXYD_") }
-      for byte in name { bytes.append(byte == .ascii("-") ? .ascii("_") : byte.uppercased) }
+      for index in name.indices { bytes.append(name[index] == .ascii("-") ? .ascii("_") : name[index].uppercased) }
     // Then "=" or a line end, which the value decides.
     }
   }
@@ -99,34 +101,44 @@ package struct LogLine {
 
   /// Bare if that can't be misread, else quoted as in Go's and Heroku's logfmt.
   private mutating func appendText(_ value: String) {
-    let isBare =
-      !value.isEmpty
-      && value.utf8.allSatisfy { byte in
-        byte > .space && byte != .ascii("\"") && byte != .ascii("=") && byte != .ascii("\\") && byte != 0x7F
+    if LogLine.isBare(value.utf8.span) { bytes.append(value.utf8.span) } else { LogLine.appendQuoted(value, to: &bytes) }
+  }
+
+  private static func isBare(_ value: Span<UInt8>) -> Bool {
+    var before: UInt8 = 0
+    for index in value.indices {
+      let byte = value[index]
+      switch byte {
+      case 0...0x20, .ascii("\""), .ascii("="), .ascii("\\"), 0x7F: return false
+      case 0x80..<0xA0 where before == LogLine.highControl: return false
+      default: before = byte
       }
-      && !LogLine.hasHighControls(value)
-    if isBare { bytes.append(contentsOf: value.utf8) } else { LogLine.appendQuoted(value, to: &bytes) }
+    }
+    return !value.isEmpty
   }
 
   /// Whether there are control characters beyond ASCII, U+0080 to U+009F, which terminals obey too (ECMA-48's C1).
-  private static func hasHighControls(_ value: String) -> Bool {
+  private static func hasHighControls(_ value: Span<UInt8>) -> Bool {
     var before: UInt8 = 0
-    for byte in value.utf8 {
-      if before == 0xC2, byte < 0xA0 { return true }
-      before = byte
+    for index in value.indices {
+      if before == highControl, value[index] < 0xA0 { return true }
+      before = value[index]
     }
     return false
   }
 
+  /// The first of the two bytes of U+0080 to U+00BF.
+  private static var highControl: UInt8 { 0xC2 }
+
   /// RFC 8259 §7. What is not UTF-8 was replaced when the string was made.
   static func appendQuoted(_ value: String, to bytes: inout [UInt8]) {
-    let hasHighControls = hasHighControls(value)
+    let hasHighControls = hasHighControls(value.utf8.span)
     bytes.append(.ascii("\""))
     var before: UInt8 = 0
     for byte in value.utf8 {
       defer { before = byte }
       switch byte {
-      case 0x80..<0xA0 where hasHighControls && before == 0xC2:
+      case 0x80..<0xA0 where hasHighControls && before == highControl:
         bytes.removeLast()
         bytes.append("\\u00")
         bytes.append(LogLine.hex[Int(byte >> 4)])
