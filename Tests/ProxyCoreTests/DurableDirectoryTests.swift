@@ -149,8 +149,8 @@ struct DurableDirectoryTests {
     played.advance(seconds: 300)
     directory.change(key) { shard in
       let waiter = DirectoryShard.Waiter(.to("a")) { _ in }
-      let verdict = UserRecord.Verdict(member: directory.names.number("a")!, accepts: true)
-      _ = shard.arrive(key, waiter, verdict, preferred: nil, at: directory.moment, waitsForFile: true)
+      let known = UserRecord.Known(verdict: .init(member: directory.names.number("a")!, accepts: true))
+      _ = shard.arrive(key, waiter, known, at: directory.moment, waitsForFile: true)
     }
     let back = played.wall
     directory.wrote([row])

@@ -268,7 +268,7 @@ struct FleetChangeTests {
     _ = first.client.hear("* BYE Disconnected by the server; connect again.\r\n")
     #expect(first.backend.hearsClose())
     let backend = hear(servers[there]!, "alice")
-    #expect(pool.residents?.member(of: "alice") == there)
+    #expect(pool.residents?.member(of: UserKey("alice")) == there)
     backend.send("L OK in\r\n")
     _ = client.hear("a OK in\r\n")
     let second = begin(stage, servers[there]!, "alice")

@@ -28,15 +28,15 @@ struct FleetRaceTests {
     let directory = PlayedDirectory()
     let residents = Residents(directory, kick: { _, _ in }, wake: { _ in })
     let question = PlaceQuestion(preferred: "a") { _ in true }
-    #expect(residents.enter(composed, handle(1), question) { _, _, _ in .joins } == .waits)
-    #expect(residents.enter(decomposed, handle(2), question) { _, _, _ in .joins } == .waits)
+    #expect(residents.enter(UserKey(composed), handle(1), question) { _, _, _ in .joins } == .waits)
+    #expect(residents.enter(UserKey(decomposed), handle(2), question) { _, _, _ in .joins } == .waits)
     #expect(directory.questions.map { Array($0.utf8) } == [composed, decomposed].map { Array($0.utf8) })
     directory.tell(.at("a"))
     directory.tell(.at("b"))
-    #expect(residents.enter(composed, handle(1), question) { _, _, _ in .joins } == .at("a"))
-    #expect(residents.enter(decomposed, handle(2), question) { _, _, _ in .joins } == .at("b"))
-    residents.leave(composed, handle(1))
-    residents.leave(decomposed, handle(2))
+    #expect(residents.enter(UserKey(composed), handle(1), question) { _, _, _ in .joins } == .at("a"))
+    #expect(residents.enter(UserKey(decomposed), handle(2), question) { _, _, _ in .joins } == .at("b"))
+    residents.leave(UserKey(composed), handle(1))
+    residents.leave(UserKey(decomposed), handle(2))
     #expect(directory.departed.map { Array($0.utf8) } == [composed, decomposed].map { Array($0.utf8) })
     #expect(residents.count == 0)
   }
@@ -102,12 +102,12 @@ struct FleetRaceTests {
         if word == "move" { directory.move("alice", to: "b") } else { _ = directory.forget("alice") }
       }
     }
-    _ = residents.enter("alice", handle(1), PlaceQuestion(preferred: "a") { _ in true }) { _, _, _ in .joins }
+    _ = residents.enter(UserKey("alice"), handle(1), PlaceQuestion(preferred: "a") { _ in true }) { _, _, _ in .joins }
     #expect(kicked.withLock { $0 } == [handle(1)])
-    residents.leave("alice", handle(1))
+    residents.leave(UserKey("alice"), handle(1))
     let target = word == "move" ? "b" : "c"
     #expect(
-      residents.enter("alice", handle(2), PlaceQuestion(preferred: "c") { _ in true }) { _, _, _ in .joins }
+      residents.enter(UserKey("alice"), handle(2), PlaceQuestion(preferred: "c") { _ in true }) { _, _, _ in .joins }
         == .at(target))
     #expect(kicked.withLock { $0 } == [handle(1)])
   }
@@ -126,9 +126,9 @@ struct FleetRaceTests {
         directory.move("alice", to: "a")
       }
     }
-    #expect(residents.enter("alice", handle(1), question) { _, _, _ in .joins } == .at("a"))
+    #expect(residents.enter(UserKey("alice"), handle(1), question) { _, _, _ in .joins } == .at("a"))
     #expect(kicked.withLock { $0 } == [])
-    #expect(residents.enter("alice", handle(2), question) { _, _, _ in .joins } == .at("a"))
+    #expect(residents.enter(UserKey("alice"), handle(2), question) { _, _, _ in .joins } == .at("a"))
   }
 
   // MARK: Clocks

@@ -140,12 +140,12 @@ struct ResidentsTests {
     }
 
     func enter(_ user: String, _ index: Int, leaves: Eviction? = nil) -> Residents.Entry {
-      residents.enter(user, handle(index), PlaceQuestion(preferred: "a") { _ in true }) { _, _, _ in
+      residents.enter(UserKey(user), handle(index), PlaceQuestion(preferred: "a") { _ in true }) { _, _, _ in
         leaves.map { .ends($0) } ?? .joins
       }
     }
 
-    func leave(_ user: String, _ index: Int) { residents.leave(user, handle(index)) }
+    func leave(_ user: String, _ index: Int) { residents.leave(UserKey(user), handle(index)) }
 
     func handle(_ index: Int) -> SessionHandle {
       SessionHandle(loop: 0, token: Token(.client, index: index, generation: 0))
@@ -174,7 +174,7 @@ struct ResidentsTests {
     #expect(stage.enter("alice", 2) == .at("a"))
     #expect(stage.enter("alice", 3) == .at("a"))
     #expect(stage.directory.questions == [])
-    #expect(stage.residents.member(of: "alice") == "a")
+    #expect(stage.residents.member(of: UserKey("alice")) == "a")
     for index in 1...3 { stage.leave("alice", index) }
     #expect(stage.directory.departed == ["alice"])
     #expect(stage.residents.count == 0)
@@ -185,7 +185,7 @@ struct ResidentsTests {
     stage.directory.set(.at("a"))
     #expect(stage.enter("alice", 1) == .at("a"))
     #expect(stage.enter("alice", 2) == .at("a"))
-    stage.residents.confirm("alice")
+    stage.residents.confirm(UserKey("alice"))
     stage.directory.set(nil)
     stage.directory.recall("alice")
     #expect(stage.kicked.take() == [stage.handle(1), stage.handle(2)])
@@ -253,10 +253,10 @@ struct ResidentsTests {
     stage.directory.set(.at("a"))
     #expect(stage.enter("alice", 1) == .at("a"))
     #expect(stage.enter("alice", 2) == .at("a"))
-    #expect(stage.residents.relocate("alice", stage.handle(1), question) == nil)
+    #expect(stage.residents.relocate(UserKey("alice"), stage.handle(1), question) == nil)
     stage.leave("alice", 2)
     stage.directory.set(.at("b"))
-    #expect(stage.residents.relocate("alice", stage.handle(1), question) == .at("b"))
+    #expect(stage.residents.relocate(UserKey("alice"), stage.handle(1), question) == .at("b"))
     #expect(stage.enter("alice", 1) == .at("b"))
     #expect(stage.directory.departed == ["alice"])
   }
@@ -306,7 +306,7 @@ struct ResidentsTests {
       var waiting: [SessionHandle: String] = [:]
       var number = 0
       func enter(_ user: String, _ handle: SessionHandle) {
-        let entry = residents.enter(user, handle, PlaceQuestion(preferred: nil) { _ in true }) { _, _, _ in
+        let entry = residents.enter(UserKey(user), handle, PlaceQuestion(preferred: nil) { _ in true }) { _, _, _ in
           Int.random(in: 0..<20) == 0 ? .ends(.lost) : .joins
         }
         switch entry {
@@ -320,7 +320,7 @@ struct ResidentsTests {
       }
       func leave(_ handle: SessionHandle, _ user: String) {
         world.depart(user)
-        residents.leave(user, handle)
+        residents.leave(UserKey(user), handle)
         present[handle] = nil
       }
       for _ in 0..<1_500 {
@@ -333,7 +333,7 @@ struct ResidentsTests {
         case 4..<6: if let (handle, user) = present.randomElement() { leave(handle, user) }
         case 6:
           if let (handle, user) = waiting.randomElement() {
-            residents.leave(user, handle)
+            residents.leave(UserKey(user), handle)
             waiting[handle] = nil
           }
         case 7..<8: directory.recall.withLock { $0 }.first?("user\(Int.random(in: 0..<8))")
@@ -342,7 +342,7 @@ struct ResidentsTests {
         for (handle, user) in present where marks.kicked.withLock({ $0.remove(handle) }) != nil { leave(handle, user) }
         for (handle, user) in waiting {
           if marks.kicked.withLock({ $0.remove(handle) }) != nil {
-            residents.leave(user, handle)
+            residents.leave(UserKey(user), handle)
             waiting[handle] = nil
           } else {
             enter(user, handle)
@@ -350,7 +350,7 @@ struct ResidentsTests {
         }
       }
       for (handle, user) in present { leave(handle, user) }
-      for (handle, user) in waiting { residents.leave(user, handle) }
+      for (handle, user) in waiting { residents.leave(UserKey(user), handle) }
     }
     directory.answerAll()
     #expect(world.broken.withLock { $0 } == [])

@@ -1,6 +1,6 @@
-/// What an operator has told about a backend at run time; kept over restarts.
+/// What an operator has told about a backend at run time; kept over restarts. In the order of strictness.
 
-package enum AdminState: String, Equatable, Sendable, CaseIterable {
+package enum AdminState: String, Equatable, Sendable, CaseIterable, Comparable {
   /// It takes part.
   case ready
   /// No new users; who has sessions there stays, and may open more.
@@ -9,6 +9,18 @@ package enum AdminState: String, Equatable, Sendable, CaseIterable {
   case maintenance = "maint"
   /// As maintenance, and to be taken out of the configuration.
   case removed
+
+  private var strictness: Int {
+    switch self {
+    case .ready: 0
+    case .drain: 1
+    case .maintenance: 2
+    case .removed: 3
+    }
+  }
+
+  /// Whether the one asks for less than the other.
+  package static func < (one: AdminState, other: AdminState) -> Bool { one.strictness < other.strictness }
 
   /// Whether anybody may be there.
   var takesPart: Bool {

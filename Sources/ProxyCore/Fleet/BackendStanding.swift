@@ -134,10 +134,8 @@ package final class BackendStanding: Sendable {
   /// How it stands now.
   func snapshot(at now: UInt64) -> Snapshot {
     state.withLock { state in
-      // The operator's word is the stricter one's partner: the less of the two holds.
-      let admin = Snapshot.stricter(state.admin, state.agent)
-      return Snapshot(
-        admin: admin, health: state.health.state, since: state.health.since, weight: state.weight,
+      Snapshot(
+        admin: max(state.admin, state.agent), health: state.health.state, since: state.health.since, weight: state.weight,
         agentWeight: state.agentWeight, share: state.agentShare, most: state.agentSessions,
         isTrialDue: state.health.isTrialDue(at: now), losses: state.health.losses,
         sessions: present.load(ordering: .relaxed), logins: entering.load(ordering: .relaxed))
@@ -159,6 +157,8 @@ package final class BackendStanding: Sendable {
     package let weight: Int?
     /// The weight an agent wants.
     package let agentWeight: Int?
+    /// The weight that holds in the place of the configuration's; nil for that.
+    var wantedWeight: Int? { weight ?? agentWeight }
     /// The percentage of its weight an agent wants.
     package let share: Int
     /// The most sessions an agent wants.
@@ -177,13 +177,6 @@ package final class BackendStanding: Sendable {
 
     /// Whether it takes new users.
     package var takes: Bool { admin == .ready && (!health.isDown || isTrialDue) }
-
-    fileprivate static func stricter(_ one: AdminState, _ other: AdminState) -> AdminState {
-      let order = AdminState.allCases
-      let first = order.firstIndex(of: one) ?? 0
-      let second = order.firstIndex(of: other) ?? 0
-      return order[max(first, second)]
-    }
   }
 
   // MARK: Who is there

@@ -36,11 +36,6 @@ struct Choice: Sendable {
     candidates[index].isOpen && candidates[index].isBackup == usesBackups
   }
 
-  /// Whether a user who is remembered there may be given back to that member: a backup keeps those it has.
-  func accepts(_ index: Int) -> Bool {
-    candidates[index].takes && candidates[index].weight > 0 && !candidates[index].isFull
-  }
-
   /// Why there is nobody.
   var lack: Lack {
     candidates.contains { $0.takes && $0.weight > 0 && $0.isBackup == usesBackups } ? .full : .none

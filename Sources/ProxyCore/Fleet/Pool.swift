@@ -154,7 +154,7 @@ package final class Pool: Sendable {
     let stands = member.standing.snapshot(at: now)
     guard stands.health.isDown else { return .goes(loss: nil, nil) }
     if let residents {
-      return residents.approach(claim.user, claim.handle, question(claim), loss: stands.losses) {
+      return residents.approach(claim.key, claim.handle, question(claim), loss: stands.losses) {
         member.standing.mayTry(at: now)
       }
     }
@@ -169,8 +169,8 @@ package final class Pool: Sendable {
   private func skip(_ member: String, _ claim: inout Claim) {
     claim.tried.append(member)
     guard let residents else { return }
-    if residents.relocate(claim.user, claim.handle, question(claim)) == nil {
-      residents.leave(claim.user, claim.handle)
+    if residents.relocate(claim.key, claim.handle, question(claim)) == nil {
+      residents.leave(claim.key, claim.handle)
     }
   }
 
@@ -184,7 +184,7 @@ package final class Pool: Sendable {
   private func settle(_ claim: inout Claim) -> Settled {
     let plan = plan
     guard let residents else { return choose(claim, plan) }
-    let entry = residents.enter(claim.user, claim.handle, question(claim)) { [self] in
+    let entry = residents.enter(claim.key, claim.handle, question(claim)) { [self] in
       company($0, $1, wasThere: $2, claim, plan)
     }
     return settled(entry, claim, plan)
@@ -219,19 +219,18 @@ package final class Pool: Sendable {
 
   /// What the directory has to know to place a user.
   private func question(_ claim: Claim) -> PlaceQuestion {
-    PlaceQuestion(preferred: self.preferred(claim)) { [self] in accepts($0, claim) }
+    let (user, tag, tried) = (claim.user, claim.tag, claim.tried)
+    return PlaceQuestion(preferred: self.preferred(user, tag, tried)) { [self] in accepts($0, tag, tried) }
   }
 
-  private func preferred(_ claim: Claim) -> String? {
+  private func preferred(_ user: String, _ tag: String?, _ tried: [String]) -> String? {
     let plan = plan
-    let choice = plan.choice(tag: claim.tag, tried: claim.tried, at: clock.now)
-    return plan.ringMember(claim.user, choice).map { plan.members[$0].name }
+    return plan.ringMember(user, plan.choice(tag: tag, tried: tried, at: clock.now)).map { plan.members[$0].name }
   }
 
-  private func accepts(_ member: String, _ claim: Claim) -> Bool {
-    let plan = plan
-    let choice = plan.choice(tag: claim.tag, tried: claim.tried, at: clock.now)
-    return plan.index(of: member).map { choice.accepts($0) } ?? false
+  /// Whether a user who is remembered at a member may go back to it: a backup keeps those it has.
+  private func accepts(_ member: String, _ tag: String?, _ tried: [String]) -> Bool {
+    plan.candidate(member, tag: tag, tried: tried, at: clock.now)?.isOpen ?? false
   }
 
   /// Whether a login may join its user's sessions at a member. `wasThere`: one of them was let in.
@@ -270,11 +269,11 @@ package final class Pool: Sendable {
     let plan = plan
     let choice = plan.choice(tag: claim.tag, tried: claim.tried, at: clock.now)
     guard choice.candidates.indices.contains(where: { choice.isOpen($0) }) else { return false }
-    if let residents, residents.relocate(claim.user, claim.handle, question(claim)) == nil {
+    if let residents, residents.relocate(claim.key, claim.handle, question(claim)) == nil {
       // Where the user is leaving already, the word that this session has to go is on its way, and takes it further.
-      if !residents.isLeaving(claim.user, claim.handle) {
+      if !residents.isLeaving(claim.key, claim.handle) {
         guard case .ends = company(member.name, .none, wasThere: true, claim, plan) else { return false }
-        residents.leave(claim.user, claim.handle)
+        residents.leave(claim.key, claim.handle)
       }
     }
     vacate(&claim)
@@ -294,7 +293,7 @@ package final class Pool: Sendable {
   /// The member has to be left, and nothing was said there: the claim is for any member from here on.
   func displace(_ claim: inout Claim) {
     vacate(&claim)
-    residents?.leave(claim.user, claim.handle)
+    residents?.leave(claim.key, claim.handle)
     claim.stage = .wanting
   }
 
@@ -303,7 +302,7 @@ package final class Pool: Sendable {
   /// The member let the login in: others may go on with theirs.
   func admitted(_ claim: inout Claim) {
     guard case .inside(let member) = claim.stage else { preconditionFailure("a login is let in that is not inside") }
-    residents?.confirm(claim.user, after: claim.loss)
+    residents?.confirm(claim.key, after: claim.loss)
     leaveGates(member, claim.handle)
     claim.stage = .admitted(member)
   }
@@ -312,8 +311,8 @@ package final class Pool: Sendable {
   func release(_ claim: inout Claim) {
     vacate(&claim)
     // A login that was not answered may be let in all the same, and only the pause tells it from the next.
-    if claim.mayBeIn { residents?.confirm(claim.user) }
-    residents?.leave(claim.user, claim.handle)
+    if claim.mayBeIn { residents?.confirm(claim.key) }
+    residents?.leave(claim.key, claim.handle)
     claim.stage = .released
   }
 
@@ -350,7 +349,7 @@ package final class Pool: Sendable {
 /// A login's claim to a member, from the wish to the session's end.
 struct Claim: Sendable {
   /// The user, as the pool's key has it.
-  let user: String
+  let key: UserKey
   /// The site the route asked for; nil for any.
   let tag: String?
   let handle: SessionHandle
@@ -379,10 +378,13 @@ struct Claim: Sendable {
   }
 
   init(user: String, tag: String?, handle: SessionHandle) {
-    self.user = user
+    key = UserKey(user)
     self.tag = tag
     self.handle = handle
   }
+
+  /// The user's name.
+  var user: String { key.name }
 
   /// The member, once there is one.
   var member: Member? {

@@ -61,15 +61,21 @@ final class PoolPlan: Sendable {
 
   /// What there is to choose from for a user with that tag. `tried`: members that have failed the login already.
   func choice(tag: String?, tried: [String], at now: UInt64) -> Choice {
-    Choice(
-      members.map { member in
-        let stands = member.standing.snapshot(at: now)
-        let isWanted = tag == nil || member.settings.tag == tag
-        return Candidate(
-          weight: member.weight, share: share(stands, at: now), sessions: stands.sessions,
-          takes: stands.takes && isWanted && !tried.contains(member.name),
-          isFull: member.isFull(stands.most, with: stands.sessions), isBackup: member.settings.isBackup)
-      })
+    Choice(members.map { candidate($0, tag: tag, tried: tried, at: now) })
+  }
+
+  /// One of them by itself; nil if there is none of that name.
+  func candidate(_ name: String, tag: String?, tried: [String], at now: UInt64) -> Candidate? {
+    member(name).map { candidate($0, tag: tag, tried: tried, at: now) }
+  }
+
+  private func candidate(_ member: Member, tag: String?, tried: [String], at now: UInt64) -> Candidate {
+    let stands = member.standing.snapshot(at: now)
+    let isWanted = tag == nil || member.settings.tag == tag
+    return Candidate(
+      weight: stands.wantedWeight ?? member.settings.weight, share: share(stands, at: now), sessions: stands.sessions,
+      takes: stands.takes && isWanted && !tried.contains(member.name),
+      isFull: member.isFull(stands.most, with: stands.sessions), isBackup: member.settings.isBackup)
   }
 
   /// The percentage of its weight that a member gets: what its agent wants, and less while it starts slowly.

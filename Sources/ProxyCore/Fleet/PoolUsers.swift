@@ -56,7 +56,7 @@ extension Pool {
           weight: $0.weight, sessions: 0, takes: tag == nil || $0.settings.tag == tag, isBackup: $0.settings.isBackup)
       })
     return PoolPlace(
-      user: user, entry: directory.lookup(user), present: residents.member(of: user),
+      user: user, entry: directory.lookup(user), present: residents.member(of: UserKey(user)),
       home: plan.ringMember(user, now).map { plan.members[$0].name },
       configured: plan.ringMember(user, always).map { plan.members[$0].name })
   }

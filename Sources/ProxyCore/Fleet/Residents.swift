@@ -64,6 +64,10 @@ final class Residents: Sendable {
     var residents: [UserKey: Resident] = [:]
     /// Refusals that their sessions have not heard yet.
     var refusals: [SessionHandle: Entry] = [:]
+
+    mutating func takeRefusal(_ handle: SessionHandle) -> Entry? {
+      refusals.isEmpty ? nil : refusals.removeValue(forKey: handle)
+    }
   }
 
   private struct Resident {
@@ -126,12 +130,11 @@ final class Residents: Sendable {
   /// A session wants a place for its user; again after it was woken. `company`: whether it may join those at a member, of
   /// whom one was let in or none.
   func enter(
-    _ user: String, _ handle: SessionHandle, _ question: PlaceQuestion, company: (String, Venture, Bool) -> Company
+    _ user: UserKey, _ handle: SessionHandle, _ question: PlaceQuestion, company: (String, Venture, Bool) -> Company
   ) -> Entry {
     enum Step { case entry(Entry), ask, end([SessionHandle], Eviction) }
-    let user = UserKey(user)
     let step = shard(user).state.withLock { state -> Step in
-      if let refusal = state.refusals.removeValue(forKey: handle) { return .entry(refusal) }
+      if let refusal = state.takeRefusal(handle) { return .entry(refusal) }
       guard var resident = state.residents[user] else {
         state.residents[user] = Resident(stage: .asking, waiting: [Waiter(handle: handle, question: question)])
         return .ask
@@ -172,9 +175,8 @@ final class Residents: Sendable {
   /// A session has its place at a member that is lost. `access`: whether a login may go there, asked when nobody of the
   /// user's can come between.
   func approach(
-    _ user: String, _ handle: SessionHandle, _ question: PlaceQuestion, loss: Int, access: () -> HealthAccess
+    _ user: UserKey, _ handle: SessionHandle, _ question: PlaceQuestion, loss: Int, access: () -> HealthAccess
   ) -> Approach {
-    let user = UserKey(user)
     return shard(user).state.withLock { state in
       // It is to leave it before it has looked: its end is on the way.
       guard var resident = state.residents[user], case .at = resident.stage, resident.here.contains(handle) else {
@@ -200,17 +202,15 @@ final class Residents: Sendable {
   }
 
   /// The session was let in at its member; `loss`: after that, if the member is lost.
-  func confirm(_ user: String, after loss: Int? = nil) {
-    let user = UserKey(user)
+  func confirm(_ user: UserKey, after loss: Int? = nil) {
     let woken = shard(user).state.withLock { $0.residents[user]?.confirm(after: loss) ?? [] }
     if !woken.isEmpty { wake(woken) }
   }
 
   /// A session is gone, wherever it stood.
-  func leave(_ user: String, _ handle: SessionHandle) {
-    let user = UserKey(user)
+  func leave(_ user: UserKey, _ handle: SessionHandle) {
     let next = shard(user).state.withLock { state -> (departs: Bool, wasThere: Bool, question: PlaceQuestion?) in
-      if state.refusals.removeValue(forKey: handle) != nil { return (false, false, nil) }
+      if state.takeRefusal(handle) != nil { return (false, false, nil) }
       guard var resident = state.residents[user] else { return (false, false, nil) }
       if let index = resident.waiting.firstIndex(where: { $0.handle == handle }) {
         resident.waiting.remove(at: index)
@@ -230,8 +230,7 @@ final class Residents: Sendable {
   }
 
   /// A session can't be served by its member: where else? Nil: it is not the user's only one, and the others stay.
-  func relocate(_ user: String, _ handle: SessionHandle, _ question: PlaceQuestion) -> Entry? {
-    let user = UserKey(user)
+  func relocate(_ user: UserKey, _ handle: SessionHandle, _ question: PlaceQuestion) -> Entry? {
     let wasThere = shard(user).state.withLock { state -> Bool? in
       guard var resident = state.residents[user], case .at = resident.stage, resident.here == [handle] else {
         return nil
@@ -254,8 +253,7 @@ final class Residents: Sendable {
   // MARK: Leaving
 
   /// Whether a session has a place that the user has to leave.
-  func isLeaving(_ user: String, _ handle: SessionHandle) -> Bool {
-    let user = UserKey(user)
+  func isLeaving(_ user: UserKey, _ handle: SessionHandle) -> Bool {
     return shard(user).state.withLock { state in
       guard case .leaving? = state.residents[user]?.stage else { return false }
       return state.residents[user]?.here.contains(handle) ?? false
@@ -292,8 +290,7 @@ final class Residents: Sendable {
   }
 
   /// Where the user's sessions are; nil for no sessions.
-  func member(of user: String) -> String? {
-    let user = UserKey(user)
+  func member(of user: UserKey) -> String? {
     return shard(user).state.withLock { state in
       switch state.residents[user]?.stage {
       case .at(let member)?, .leaving(let member)?: member

@@ -45,18 +45,17 @@ struct DirectoryShard {
 
   /// Somebody asks for a place. If that takes time, the waiter is kept. `isNews`: the file has to be told, some time.
   mutating func arrive(
-    _ user: UserKey, _ waiter: Waiter, _ verdict: UserRecord.Verdict?, preferred: UInt16?, at now: Moment,
-    waitsForFile: Bool
+    _ user: UserKey, _ waiter: Waiter, _ known: UserRecord.Known, at now: Moment, waitsForFile: Bool
   ) -> (step: UserRecord.Step, isNews: Bool) {
     let position = find(user)
     var record = position.map { table[$0] } ?? UserRecord()
     let wasUnwritten = record.isUnwritten
     var step = UserRecord.Step.departure
     if !record.marks.contains(.awaited) {
-      step = record.place(verdict, preferred: preferred, at: now, terms, waitsForFile: waitsForFile)
+      step = record.place(known, at: now, terms, waitsForFile: waitsForFile)
     }
     switch step {
-    case .ask, .nowhere: break
+    case .ask, .choose, .nowhere: break
     case .at: store(user, position, record)
     case .departure, .pause, .file:
       record.marks.insert(.awaited)
@@ -78,15 +77,14 @@ struct DirectoryShard {
 
   /// Goes on with a waiter; nil if that is not the first one any more.
   mutating func goOn(
-    _ user: UserKey, _ waiter: UInt64, _ verdict: UserRecord.Verdict?, preferred: UInt16?, at now: Moment,
-    waitsForFile: Bool
+    _ user: UserKey, _ waiter: UInt64, _ known: UserRecord.Known, at now: Moment, waitsForFile: Bool
   ) -> (step: UserRecord.Step, isNews: Bool)? {
     guard waiting[user.bytes]?.first?.number == waiter, let position = find(user) else { return nil }
     var record = table[position]
     let wasUnwritten = record.isUnwritten
-    let step = record.place(verdict, preferred: preferred, at: now, terms, waitsForFile: waitsForFile)
+    let step = record.place(known, at: now, terms, waitsForFile: waitsForFile)
     switch step {
-    case .ask: return (step, false)
+    case .ask, .choose: return (step, false)
     case .departure, .file: break
     case .pause:
       // What comes meanwhile, such as the file's word, has it look again how long the pause is.

@@ -111,9 +111,9 @@ package final class LocalDirectory: UserDirectory {
     }
     let key = UserKey(user)
     let waiter = DirectoryShard.Waiter(question, later)
-    return answer(key, question) { verdict, preferred in
+    return answer(key, question) { known in
       shards[key.shard].state.withLock {
-        $0.arrive(key, waiter, verdict, preferred: preferred, at: moment, waitsForFile: file?.isTrusted ?? false)
+        $0.arrive(key, waiter, known, at: moment, waitsForFile: file?.isTrusted ?? false)
       }
     }
   }
@@ -129,10 +129,9 @@ package final class LocalDirectory: UserDirectory {
   func resume(_ user: String) {
     let key = UserKey(user)
     while let waiter = shards[key.shard].state.withLock({ $0.first(key) }) {
-      let answer = answer(key, waiter.question) { verdict, preferred in
+      let answer = answer(key, waiter.question) { known in
         shards[key.shard].state.withLock {
-          $0.goOn(
-            key, waiter.number, verdict, preferred: preferred, at: moment, waitsForFile: file?.isTrusted ?? false)
+          $0.goOn(key, waiter.number, known, at: moment, waitsForFile: file?.isTrusted ?? false)
         }
       }
       guard let answer else { return }
@@ -143,18 +142,17 @@ package final class LocalDirectory: UserDirectory {
   /// Takes steps until there is an answer, or something to wait for: then nil, and that is seen to.
   private func answer(
     _ key: UserKey, _ question: PlaceQuestion,
-    _ next: (UserRecord.Verdict?, UInt16?) -> (step: UserRecord.Step, isNews: Bool)?
+    _ next: (UserRecord.Known) -> (step: UserRecord.Step, isNews: Bool)?
   ) -> PlaceAnswer? {
-    var preferred: UInt16?
-    if let name = question.preferred() {
-      preferred = names.number(name)
-      if preferred == nil { return .failed("there are too many members") }
-    }
-    var verdict: UserRecord.Verdict?
+    var known = UserRecord.Known()
     while true {
-      guard let (step, isNews) = next(verdict, preferred) else { return nil }
+      guard let (step, isNews) = next(known) else { return nil }
       switch step {
-      case .ask(let member): verdict = UserRecord.Verdict(member: member, accepts: question.accepts(names[member]))
+      case .ask(let member):
+        known.verdict = UserRecord.Verdict(member: member, accepts: question.accepts(names[member]))
+      case .choose:
+        // A name for which there is no number can't be had.
+        known.preferred = question.preferred().flatMap { names.number($0) }.map { .member($0) } ?? .nobody
       case .at(let member):
         arm()
         if isNews { file?.write(key.name, of: self, isUrgent: false) }

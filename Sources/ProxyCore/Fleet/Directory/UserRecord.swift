@@ -81,6 +81,8 @@ struct UserRecord: Equatable {
   enum Step: Equatable {
     /// Whether the member may be given the user has to be known.
     case ask(UInt16)
+    /// Who the user would get without a place has to be known.
+    case choose
     /// Who was answered last has not departed.
     case departure
     /// So many milliseconds have to pass.
@@ -98,19 +100,34 @@ struct UserRecord: Equatable {
     let accepts: Bool
   }
 
+  /// Who a user gets that has no place.
+  enum Preferred: Equatable {
+    case nobody
+    case member(UInt16)
+  }
+
+  /// What was asked up to now about a user who wants a place: no more than is needed, for it costs a look at the members.
+  struct Known {
+    var verdict: Verdict?
+    var preferred: Preferred?
+  }
+
   /// Goes on with a user who wants a place, as far as it goes. The place is set with the first step that waits, so that
   /// file and pause are waited for together.
-  mutating func place(
-    _ verdict: Verdict?, preferred: UInt16?, at now: Moment, _ terms: DirectoryTerms, waitsForFile: Bool
-  ) -> Step {
+  mutating func place(_ known: Known, at now: Moment, _ terms: DirectoryTerms, waitsForFile: Bool) -> Step {
     guard !marks.contains(.here) else { return .departure }
     let isRemembered = isRemembered(at: now, terms)
-    var target = preferred
-    if isRemembered {
-      guard let verdict, verdict.member == member else { return .ask(member) }
-      if verdict.accepts { target = member }
+    let target: UInt16
+    if isRemembered, known.verdict?.member != member { return .ask(member) }
+    if isRemembered, known.verdict?.accepts == true {
+      target = member
+    } else {
+      switch known.preferred {
+      case nil: return .choose
+      case .nobody: return .nowhere
+      case .member(let preferred): target = preferred
+      }
     }
-    guard let target else { return .nowhere }
     if !isRemembered { marks.insert(.new) }
     if !isRemembered || target != member {
       marks.remove(.moved)
