@@ -970,13 +970,16 @@ class Top(ControlTest):
         for width, height in ((40, 8), (200, 50), (20, 4), (9, 3), (100, 24)):
             self.resize(width, height)
             os.kill(self.process.pid, signal.SIGWINCH)
-            # What was drawn for the size before is on its way still; a key has it drawn once more.
-            self.frame()
-            self.screen.overflows.clear()
-            self.frame()
+            # What was drawn for the size before is on its way still, by keys and by the clock: how much, nobody knows.
+            wait_for("all fits", self.fits)
             self.see("^q qui" if width < 40 else "^q quit")
             wait_for("the last line", lambda: (self.read(), self.screen.lines()[-1].startswith("q qui"))[1])
             self.assertEqual(self.screen.overflows, [])
+
+    def fits(self):
+        self.screen.overflows.clear()
+        self.frame()
+        return not self.screen.overflows
 
     def frame(self):
         """Waits until all is drawn that was drawn before a key was pressed, and one time more."""

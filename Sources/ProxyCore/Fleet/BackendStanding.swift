@@ -135,8 +135,8 @@ package final class BackendStanding: Sendable {
   func snapshot(at now: UInt64) -> Snapshot {
     state.withLock { state in
       Snapshot(
-        admin: max(state.admin, state.agent), health: state.health.state, since: state.health.since, weight: state.weight,
-        agentWeight: state.agentWeight, share: state.agentShare, most: state.agentSessions,
+        admin: max(state.admin, state.agent), health: state.health.state, since: state.health.since,
+        weight: state.weight, agentWeight: state.agentWeight, share: state.agentShare, most: state.agentSessions,
         isTrialDue: state.health.isTrialDue(at: now), losses: state.health.losses,
         sessions: present.load(ordering: .relaxed), logins: entering.load(ordering: .relaxed))
     }

@@ -70,7 +70,8 @@ final class Residents: Sendable {
     }
   }
 
-  private struct Resident {
+  /// A user with sessions, or who is to have some. An object, changed in its place under the lock of its part.
+  private final class Resident {
     var stage: Stage
     /// Sessions counted at the member.
     var here: [SessionHandle] = []
@@ -83,8 +84,14 @@ final class Residents: Sendable {
     var isRecalled = false
     var venture = Venture.none
 
+    /// A user for whom the directory is being asked.
+    init(_ first: Waiter) {
+      stage = .asking
+      waiting = [first]
+    }
+
     /// One was let in. Returns who has to look again.
-    mutating func confirm(after loss: Int?) -> [SessionHandle] {
+    func confirm(after loss: Int?) -> [SessionHandle] {
       wasThere = true
       if let loss { venture = .isIn(loss: loss) }
       switch stage {
@@ -94,7 +101,7 @@ final class Residents: Sendable {
     }
 
     /// A session waits, once.
-    mutating func add(_ waiter: Waiter) {
+    func add(_ waiter: Waiter) {
       if !waiting.contains(where: { $0.handle == waiter.handle }) { waiting.append(waiter) }
     }
   }
@@ -135,11 +142,10 @@ final class Residents: Sendable {
     enum Step { case entry(Entry), ask, end([SessionHandle], Eviction) }
     let step = shard(user).state.withLock { state -> Step in
       if let refusal = state.takeRefusal(handle) { return .entry(refusal) }
-      guard var resident = state.residents[user] else {
-        state.residents[user] = Resident(stage: .asking, waiting: [Waiter(handle: handle, question: question)])
+      guard let resident = state.residents[user] else {
+        state.residents[user] = Resident(Waiter(handle: handle, question: question))
         return .ask
       }
-      defer { state.residents[user] = resident }
       switch resident.stage {
       case .at(let member):
         if resident.here.contains(handle) { return .entry(.at(member)) }
@@ -179,10 +185,9 @@ final class Residents: Sendable {
   ) -> Approach {
     return shard(user).state.withLock { state in
       // It is to leave it before it has looked: its end is on the way.
-      guard var resident = state.residents[user], case .at = resident.stage, resident.here.contains(handle) else {
+      guard let resident = state.residents[user], case .at = resident.stage, resident.here.contains(handle) else {
         return .waits
       }
-      defer { state.residents[user] = resident }
       switch access() {
       case .open: return .goes(loss: nil, nil)
       case .trial(let trial):
@@ -211,19 +216,15 @@ final class Residents: Sendable {
   func leave(_ user: UserKey, _ handle: SessionHandle) {
     let next = shard(user).state.withLock { state -> (departs: Bool, wasThere: Bool, question: PlaceQuestion?) in
       if state.takeRefusal(handle) != nil { return (false, false, nil) }
-      guard var resident = state.residents[user] else { return (false, false, nil) }
+      guard let resident = state.residents[user] else { return (false, false, nil) }
       if let index = resident.waiting.firstIndex(where: { $0.handle == handle }) {
         resident.waiting.remove(at: index)
-        state.residents[user] = resident
         return (false, false, nil)
       }
       guard let index = resident.here.firstIndex(of: handle) else { return (false, false, nil) }
       resident.here.remove(at: index)
       if case .tries(handle, _) = resident.venture { resident.venture = .none }
-      guard resident.here.isEmpty else {
-        state.residents[user] = resident
-        return (false, false, nil)
-      }
+      guard resident.here.isEmpty else { return (false, false, nil) }
       return depart(user, &state, resident)
     }
     goOn(user, next)
@@ -232,7 +233,7 @@ final class Residents: Sendable {
   /// A session can't be served by its member: where else? Nil: it is not the user's only one, and the others stay.
   func relocate(_ user: UserKey, _ handle: SessionHandle, _ question: PlaceQuestion) -> Entry? {
     let wasThere = shard(user).state.withLock { state -> Bool? in
-      guard var resident = state.residents[user], case .at = resident.stage, resident.here == [handle] else {
+      guard let resident = state.residents[user], case .at = resident.stage, resident.here == [handle] else {
         return nil
       }
       let wasThere = resident.wasThere
@@ -242,7 +243,6 @@ final class Residents: Sendable {
       resident.isOutdated = false
       resident.venture = .none
       resident.waiting.insert(Waiter(handle: handle, question: question), at: 0)
-      state.residents[user] = resident
       return wasThere
     }
     guard let wasThere else { return nil }
@@ -255,8 +255,8 @@ final class Residents: Sendable {
   /// Whether a session has a place that the user has to leave.
   func isLeaving(_ user: UserKey, _ handle: SessionHandle) -> Bool {
     return shard(user).state.withLock { state in
-      guard case .leaving? = state.residents[user]?.stage else { return false }
-      return state.residents[user]?.here.contains(handle) ?? false
+      guard let resident = state.residents[user], case .leaving = resident.stage else { return false }
+      return resident.here.contains(handle)
     }
   }
 
@@ -265,14 +265,15 @@ final class Residents: Sendable {
   private func recall(_ user: String) {
     let user = UserKey(user)
     let handles = shard(user).state.withLock { state -> [SessionHandle] in
-      switch state.residents[user]?.stage {
-      case .at(let member)?:
-        state.residents[user]?.stage = .leaving(member)
-        return state.residents[user]?.here ?? []
-      case .asking?:
-        state.residents[user]?.isRecalled = true
+      guard let resident = state.residents[user] else { return [] }
+      switch resident.stage {
+      case .at(let member):
+        resident.stage = .leaving(member)
+        return resident.here
+      case .asking:
+        resident.isRecalled = true
         return []
-      case .leaving?, nil: return []
+      case .leaving: return []
       }
     }
     if !handles.isEmpty { kick(handles, .move) }
@@ -282,9 +283,7 @@ final class Residents: Sendable {
   func outdate(_ member: String) {
     for shard in shards {
       shard.state.withLock { state in
-        for (user, resident) in state.residents where resident.stage == .at(member) {
-          state.residents[user]?.isOutdated = true
-        }
+        for resident in state.residents.values where resident.stage == .at(member) { resident.isOutdated = true }
       }
     }
   }
@@ -306,9 +305,8 @@ final class Residents: Sendable {
 
   /// The last session at a member is gone: what is to be done outside the lock.
   private func depart(
-    _ user: UserKey, _ state: inout State, _ left: Resident
+    _ user: UserKey, _ state: inout State, _ resident: Resident
   ) -> (departs: Bool, wasThere: Bool, question: PlaceQuestion?) {
-    var resident = left
     let wasThere = resident.wasThere
     resident.wasThere = false
     resident.isOutdated = false
@@ -322,7 +320,6 @@ final class Residents: Sendable {
       return (true, wasThere, nil)
     }
     resident.stage = .asking
-    state.residents[user] = resident
     return (true, wasThere, first.question)
   }
 
@@ -348,7 +345,7 @@ final class Residents: Sendable {
     var departs = false
     var isRecalled = false
     let own = shard(user).state.withLock { state -> Entry? in
-      guard var resident = state.residents[user], resident.stage == .asking else {
+      guard let resident = state.residents[user], resident.stage == .asking else {
         preconditionFailure("an answer nobody waits for")
       }
       let handles = resident.waiting.map(\.handle)
@@ -362,7 +359,7 @@ final class Residents: Sendable {
         (isRecalled, resident.isRecalled) = (resident.isRecalled, false)
         entry = .at(member)
         departs = handles.isEmpty
-        state.residents[user] = departs ? nil : resident
+        if departs { state.residents[user] = nil }
       case .nowhere, .failed:
         entry = answer.refusal
         for handle in woken { state.refusals[handle] = entry }

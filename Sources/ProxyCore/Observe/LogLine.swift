@@ -101,7 +101,8 @@ package struct LogLine {
 
   /// Bare if that can't be misread, else quoted as in Go's and Heroku's logfmt.
   private mutating func appendText(_ value: String) {
-    if LogLine.isBare(value.utf8.span) { bytes.append(value.utf8.span) } else { LogLine.appendQuoted(value, to: &bytes) }
+    let text = value.utf8.span
+    if LogLine.isBare(text) { bytes.append(text) } else { LogLine.appendQuoted(value, to: &bytes) }
   }
 
   private static func isBare(_ value: Span<UInt8>) -> Bool {
