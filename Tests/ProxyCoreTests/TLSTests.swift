@@ -9,90 +9,81 @@ private func read(_ server: inout TLSSession, into scratch: inout Scratch) -> IO
   scratch.fill(from: 0) { server.read(into: $0) }
 }
 
+/// Calls `body` with a server's session and its client, whose socket it closes, after their handshake.
+private func withSession(_ body: (inout TLSSession, TLSClient, Int32) -> Void) throws {
+  let folder = try Folder()
+  let files = try makeCertificate(folder)
+  let context = try TLSContext(certificate: files.certificate, key: files.key, predecessor: nil)
+  let (ours, theirs) = makePair()
+  let descriptor = Descriptor(owning: theirs)
+  guard var server = TLSSession(server: context, on: descriptor) else {
+    Issue.record("no session")
+    return
+  }
+  let client = TLSClient(ours)
+  let isDone = shakeHands(client, &server)
+  #expect(isDone)
+  body(&server, client, ours)
+}
+
 struct TLSSessionTests {
   @Test func bytesGoBothWaysAndEnd() throws {
-    let folder = try Folder()
-    let files = try makeCertificate(folder)
-    let context = try TLSContext(certificate: files.certificate, key: files.key, predecessor: nil)
-    let (ours, theirs) = makePair()
-    let descriptor = Descriptor(owning: theirs)
-    guard var server = TLSSession(server: context, on: descriptor) else {
-      Issue.record("no session")
-      return
+    try withSession { server, client, ours in
+      let (version, cipher) = (server.version, server.cipher)
+      #expect(version == "TLSv1.3")
+      #expect(cipher == "TLS_AES_128_GCM_SHA256")
+      var scratch = Scratch(size: 1 << 16)
+      let nothing = read(&server, into: &scratch)
+      #expect(nothing == .blocked(.readable))
+      #expect(client.write("hello") == 5)
+      let heard = read(&server, into: &scratch)
+      #expect(heard == .bytes(5))
+      let written = server.write(Array("hi".utf8).span)
+      #expect(written == .bytes(2))
+      #expect(client.read() == "hi")
+      // A client may end its direction and still listen.
+      client.sayGoodbye()
+      let ended = read(&server, into: &scratch)
+      #expect(ended == .closed)
+      let late = server.write(Array("bye".utf8).span)
+      #expect(late == .bytes(3))
+      server.sayGoodbye()
+      #expect(client.read() == "bye")
+      #expect(client.read() == nil)
+      #expect(client.heardGoodbye)
+      close(ours)
     }
-    let client = TLSClient(ours)
-    let isDone = shakeHands(client, &server)
-    #expect(isDone)
-    let (version, cipher) = (server.version, server.cipher)
-    #expect(version == "TLSv1.3")
-    #expect(cipher == "TLS_AES_128_GCM_SHA256")
-    var scratch = Scratch(size: 1 << 16)
-    let nothing = read(&server, into: &scratch)
-    #expect(nothing == .blocked(.readable))
-    #expect(client.write("hello") == 5)
-    let heard = read(&server, into: &scratch)
-    #expect(heard == .bytes(5))
-    let written = server.write(Array("hi".utf8).span)
-    #expect(written == .bytes(2))
-    #expect(client.read() == "hi")
-    // A client may end its direction and still listen.
-    client.sayGoodbye()
-    let ended = read(&server, into: &scratch)
-    #expect(ended == .closed)
-    let late = server.write(Array("bye".utf8).span)
-    #expect(late == .bytes(3))
-    server.sayGoodbye()
-    #expect(client.read() == "bye")
-    #expect(client.read() == nil)
-    #expect(client.heardGoodbye)
-    close(ours)
   }
 
   /// OpenSSL writes without MSG_NOSIGNAL: the process lives because it ignores SIGPIPE (the target TestProcess; proxyd by
   /// itself).
   @Test func aClientThatIsGoneIsAnErrorAndNoSignal() throws {
-    let folder = try Folder()
-    let files = try makeCertificate(folder)
-    let context = try TLSContext(certificate: files.certificate, key: files.key, predecessor: nil)
-    let (ours, theirs) = makePair()
-    let descriptor = Descriptor(owning: theirs)
-    guard var server = TLSSession(server: context, on: descriptor) else {
-      Issue.record("no session")
-      return
+    try withSession { server, _, ours in
+      close(ours)
+      let written = server.write(Array("hi".utf8).span)
+      #expect(written == .failed(.system(SystemError(EPIPE))))
     }
-    let isDone = shakeHands(TLSClient(ours), &server)
-    #expect(isDone)
-    close(ours)
-    let written = server.write(Array("hi".utf8).span)
-    #expect(written == .failed(.system(SystemError(EPIPE))))
   }
 
   @Test func aStalledPeerBlocksAndGoesOn() throws {
-    let folder = try Folder()
-    let files = try makeCertificate(folder)
-    let context = try TLSContext(certificate: files.certificate, key: files.key, predecessor: nil)
-    let (ours, theirs) = makePair()
-    let descriptor = Descriptor(owning: theirs)
-    guard var server = TLSSession(server: context, on: descriptor) else { return }
-    let client = TLSClient(ours)
-    let isDone = shakeHands(client, &server)
-    #expect(isDone)
-    let record = [UInt8](repeating: 0x78, count: 16_384)
-    var sent = 0
-    var stop = IOResult.bytes(0)
-    while case .bytes(let count) = stop {
-      sent += count
-      stop = server.write(record.span)
+    try withSession { server, client, ours in
+      let record = [UInt8](repeating: 0x78, count: 16_384)
+      var sent = 0
+      var stop = IOResult.bytes(0)
+      while case .bytes(let count) = stop {
+        sent += count
+        stop = server.write(record.span)
+      }
+      #expect(stop == .blocked(.writable))
+      var heard = 0
+      while let text = client.read() { heard += text.utf8.count }
+      // The record that was blocked goes out with the next attempt, which must begin with the same bytes.
+      let again = server.write(record.span)
+      #expect(again == .bytes(16_384))
+      while let text = client.read() { heard += text.utf8.count }
+      #expect(heard == sent + 16_384)
+      close(ours)
     }
-    #expect(stop == .blocked(.writable))
-    var heard = 0
-    while let text = client.read() { heard += text.utf8.count }
-    // The record that was blocked goes out with the next attempt, which must begin with the same bytes.
-    let again = server.write(record.span)
-    #expect(again == .bytes(16_384))
-    while let text = client.read() { heard += text.utf8.count }
-    #expect(heard == sent + 16_384)
-    close(ours)
   }
 
   @Test func garbageIsAFailureThatLeavesNothingBehind() throws {
