@@ -53,6 +53,8 @@ struct LocalDirectoryTests {
     #expect(Set(answers.list.map { "\($0)" }) == ["at(\"b\")", "nowhere"])
     #expect(hash.placeNow("carol", .to("a")) == .at("a"))
     #expect(try LocalDirectory(pool: "mail", affinity(.hash), time: played.time).placeNow("x", .to("a")) == .at("a"))
+    // With nobody there the chores of all these days have not to be done.
+    for user in ["alice", "carol"] { hash.depart(user, wasThere: true) }
     played.advance(seconds: 60 * 86_400)
     #expect(hash.placeNow("dave", .to("a")) == .at("a"))
   }
@@ -179,6 +181,39 @@ struct LocalDirectoryTests {
     #expect(answers.list == [])
     played.advance(seconds: 2)
     #expect(answers.next() == .at("b"), "nobody else was to be had")
+  }
+
+  /// Whom the user would get is a look at all members: it is asked for by whoever needs it, and once.
+  @Test func thePreferredMemberIsAskedForWhereItIsNeeded() throws {
+    let directory = try directory(affinity(.table))
+    let asked = Counter()
+    func question(but refused: String? = nil) -> PlaceQuestion {
+      @Sendable func ask() -> String? {
+        asked.add()
+        return "b"
+      }
+      return PlaceQuestion(preferred: ask()) { $0 != refused }
+    }
+    #expect(directory.placeNow("alice", question()) == .at("b"))
+    #expect(asked.count == 1, "nothing was known")
+    directory.depart("alice", wasThere: true)
+    #expect(directory.placeNow("alice", question()) == .at("b"))
+    #expect(asked.count == 1, "remembered")
+    directory.depart("alice", wasThere: true)
+    played.advance(seconds: 60)
+    directory.move("alice", to: "c")
+    #expect(directory.placeNow("alice", question(but: "c")) == .at("b"))
+    #expect(asked.count == 2, "remembered, and refused")
+  }
+
+  /// The answer to a question may be old by the time it is there.
+  @Test func aMoveWhileTheMemberIsChosenCounts() throws {
+    let directory = try directory(affinity(.table))
+    @Sendable func moved() -> String? {
+      directory.move("alice", to: "c")
+      return "b"
+    }
+    #expect(directory.placeNow("alice", PlaceQuestion(preferred: moved()) { _ in true }) == .at("c"))
   }
 
   // MARK: One after the other

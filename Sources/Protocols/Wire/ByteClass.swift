@@ -102,8 +102,8 @@ extension Span<UInt8> {
 extension [UInt8] {
   /// Appends the bytes of a span.
   package mutating func append(_ span: Span<UInt8>) {
-    // With room for a line end: a secret that moves leaves a copy behind. Doubled at least, so that what grows bit by bit
-    // seldom moves.
+    // With room for a line end: a secret that moves leaves a copy behind. At least twice what it holds, so that what
+    // grows bit by bit seldom moves.
     let room = count + span.count + 2
     if capacity < room { reserveCapacity(Swift.max(room, count * 2)) }
     // SAFETY: the bytes are lent for the call.

@@ -1,6 +1,6 @@
 /// What an operator has told about a backend at run time; kept over restarts. In the order of strictness.
 
-package enum AdminState: String, Equatable, Sendable, CaseIterable, Comparable {
+package enum AdminState: String, Equatable, Sendable, Comparable {
   /// It takes part.
   case ready
   /// No new users; who has sessions there stays, and may open more.

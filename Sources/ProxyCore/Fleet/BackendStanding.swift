@@ -30,6 +30,8 @@ package final class BackendStanding: Sendable {
     var agentWeight: Int?
     /// The most sessions an agent wants; nil for the configuration's.
     var agentSessions: Int?
+
+    var wantedWeight: Int? { weight ?? agentWeight }
   }
 
   private struct Told: OptionSet {
@@ -62,7 +64,7 @@ package final class BackendStanding: Sendable {
   package var weight: Int? { state.withLock { $0.weight } }
 
   /// The weight that holds in the place of the configuration's; nil for that.
-  var wantedWeight: Int? { state.withLock { $0.weight ?? $0.agentWeight } }
+  var wantedWeight: Int? { state.withLock { $0.wantedWeight } }
 
   /// Takes an operator's weight.
   func set(weight: Int?) {
@@ -136,7 +138,8 @@ package final class BackendStanding: Sendable {
     state.withLock { state in
       Snapshot(
         admin: max(state.admin, state.agent), health: state.health.state, since: state.health.since,
-        weight: state.weight, agentWeight: state.agentWeight, share: state.agentShare, most: state.agentSessions,
+        weight: state.weight, agentWeight: state.agentWeight, wantedWeight: state.wantedWeight,
+        share: state.agentShare, most: state.agentSessions,
         isTrialDue: state.health.isTrialDue(at: now), losses: state.health.losses,
         sessions: present.load(ordering: .relaxed), logins: entering.load(ordering: .relaxed))
     }
@@ -158,7 +161,7 @@ package final class BackendStanding: Sendable {
     /// The weight an agent wants.
     package let agentWeight: Int?
     /// The weight that holds in the place of the configuration's; nil for that.
-    var wantedWeight: Int? { weight ?? agentWeight }
+    let wantedWeight: Int?
     /// The percentage of its weight an agent wants.
     package let share: Int
     /// The most sessions an agent wants.

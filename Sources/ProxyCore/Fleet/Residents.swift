@@ -183,7 +183,7 @@ final class Residents: Sendable {
   func approach(
     _ user: UserKey, _ handle: SessionHandle, _ question: PlaceQuestion, loss: Int, access: () -> HealthAccess
   ) -> Approach {
-    return shard(user).state.withLock { state in
+    shard(user).state.withLock { state in
       // It is to leave it before it has looked: its end is on the way.
       guard let resident = state.residents[user], case .at = resident.stage, resident.here.contains(handle) else {
         return .waits
@@ -254,7 +254,7 @@ final class Residents: Sendable {
 
   /// Whether a session has a place that the user has to leave.
   func isLeaving(_ user: UserKey, _ handle: SessionHandle) -> Bool {
-    return shard(user).state.withLock { state in
+    shard(user).state.withLock { state in
       guard let resident = state.residents[user], case .leaving = resident.stage else { return false }
       return resident.here.contains(handle)
     }
@@ -290,7 +290,7 @@ final class Residents: Sendable {
 
   /// Where the user's sessions are; nil for no sessions.
   func member(of user: UserKey) -> String? {
-    return shard(user).state.withLock { state in
+    shard(user).state.withLock { state in
       switch state.residents[user]?.stage {
       case .at(let member)?, .leaving(let member)?: member
       case .asking?, nil: nil

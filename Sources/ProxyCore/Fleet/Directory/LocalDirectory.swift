@@ -151,7 +151,7 @@ package final class LocalDirectory: UserDirectory {
       case .ask(let member):
         known.verdict = UserRecord.Verdict(member: member, accepts: question.accepts(names[member]))
       case .choose:
-        // A name for which there is no number can't be had.
+        // A name for which there is no number can't be had: 65,535 have been known. Nowhere takes the waiter out of the line.
         known.preferred = question.preferred().flatMap { names.number($0) }.map { .member($0) } ?? .nobody
       case .at(let member):
         arm()

@@ -45,7 +45,8 @@ package protocol UserDirectory: AnyObject, Sendable {
 /// What has to be known to place a user who has no place, or can't stay. It is asked when the answer is given: during a
 /// pause members come and go.
 package struct PlaceQuestion: Sendable {
-  /// The member the user gets without a place yet; nil if there is none to be had.
+  /// The member the user gets without a place yet; nil if there is none to be had. Asked only where it is needed: it is a
+  /// look at all members.
   package let preferred: @Sendable () -> String?
   /// Whether a member may be given the user.
   package let accepts: @Sendable (String) -> Bool
