@@ -1,19 +1,16 @@
 """Dovecot backends that speak everything: three protocols, STARTTLS and implicit TLS, tokens, SCRAM, PROXY protocol,
 several certificates, client certificates, master users. And the authority that issues the certificates."""
 import base64
-import contextlib
 import hashlib
 import hmac
 import json
 import os
 import pathlib
-import random
 import re
-import socket
 import subprocess
 import time
 
-from harness import PASSWORD, Dovecot, Process, connects, wait_for
+from harness import PASSWORD, Dovecot, Process, connects, free_ports, wait_for
 
 MASTER, MASTER_PASSWORD = "proxymaster", "master's secret"
 PROTOCOLS = ("imap", "pop3", "managesieve")
@@ -126,22 +123,6 @@ passdb {
 }""",
     "required": "auth_ssl_require_client_cert = yes",
 }
-
-
-def free_ports(*names):
-    """Distinct ports that nobody listens on, below those the system gives to clients, so that none takes one first."""
-    ports = {}
-    generator = random.SystemRandom()
-    while len(ports) < len(names):
-        port = generator.randrange(20000, 32000)
-        if port in ports.values():
-            continue
-        with socket.socket() as v4, socket.socket(socket.AF_INET6) as v6, contextlib.suppress(OSError):
-            v4.bind(("0.0.0.0", port))
-            v6.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-            v6.bind(("::", port))
-            ports[names[len(ports)]] = port
-    return ports
 
 
 class FullDovecot(Dovecot):

@@ -1,9 +1,11 @@
 """Starts real Dovecot backends and a real proxyd on loopback ports, in a temporary folder, and ends them by pid.
 
 Everything waits for a condition and has a deadline; nothing sleeps and hopes."""
+import collections
 import contextlib
 import os
 import pathlib
+import random
 import resource
 import shutil
 import signal
@@ -36,18 +38,26 @@ def wait_for(what, condition, seconds=DEADLINE):
         time.sleep(0.01)
 
 
+PORTS = collections.deque(random.SystemRandom().sample(range(20000, 32000), 12000))
+
+
 def free_port():
-    """A port nobody listens on, v4 or v6."""
-    for _ in range(100):
-        with socket.socket() as v4, socket.socket(socket.AF_INET6) as v6:
-            v4.bind(("127.0.0.1", 0))
-            port = v4.getsockname()[1]
-            try:
-                v6.bind(("::1", port))
-            except OSError:
-                continue
+    """A port nobody listens on, v4 or v6, and nobody else here was given for long. Below those that the system gives to
+    clients, so that none of them takes it first."""
+    for _ in range(len(PORTS)):
+        port = PORTS.popleft()
+        PORTS.append(port)
+        with socket.socket() as v4, socket.socket(socket.AF_INET6) as v6, contextlib.suppress(OSError):
+            v4.bind(("0.0.0.0", port))
+            v6.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            v6.bind(("::", port))
             return port
     raise AssertionError("no free port")
+
+
+def free_ports(*names):
+    """A port for each name."""
+    return {name: free_port() for name in names}
 
 
 def connects(port, host="127.0.0.1"):
@@ -205,10 +215,7 @@ class Proxy:
         # No port is drawn twice: the system may give out one that it has just taken back.
         self.ports = {}
         for key in ("imap", "imaps", "pop3", "pop3s", "imap_required", "pop3_required", "imap_off", "pop3_off"):
-            port = free_port()
-            while port in self.ports.values():
-                port = free_port()
-            self.ports[key] = port
+            self.ports[key] = free_port()
         self.ports.update(ports)
         self.config = self.dir / f"{name}.yaml"
         self.write(config)
