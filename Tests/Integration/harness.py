@@ -212,7 +212,6 @@ class Proxy:
     def __init__(self, folder, config, name="proxyd", program=PROXYD, **ports):
         self.program = program
         self.dir = pathlib.Path(folder)
-        # No port is drawn twice: the system may give out one that it has just taken back.
         self.ports = {}
         for key in ("imap", "imaps", "pop3", "pop3s", "imap_required", "pop3_required", "imap_off", "pop3_off"):
             self.ports[key] = free_port()

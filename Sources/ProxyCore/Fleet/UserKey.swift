@@ -1,5 +1,6 @@
-/// A user's name with its hash, computed once for a login; a directory, which is given names, computes its own. Users are told apart by their bytes: to Swift two texts may
-/// be equal whose bytes are not, as an accented letter and a letter with its accent behind it.
+/// A user's name with its hash, computed once for a login; a directory, which is given names, computes its own. Users are
+/// told apart by their bytes: to Swift two texts may be equal whose bytes are not, as an accented letter and a letter with
+/// its accent behind it.
 
 struct UserKey: Hashable, Sendable {
   let name: String
