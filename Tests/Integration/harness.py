@@ -15,6 +15,7 @@ import ssl
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import unittest
 
@@ -269,7 +270,9 @@ class Proxy:
         """The session lines of the log, as dicts."""
         return [fields(line) for line in self.log().splitlines() if "event=session " in line]
 
-    def failures(self):
+    def failures(self, count=0):
+        """The logins that failed, as dicts; waits until there are that many. A client hears of it before the log does."""
+        self.wait_log("event=login-failed ", count)
         return [fields(line) for line in self.log().splitlines() if "event=login-failed " in line]
 
     def wait_session(self, seconds=DEADLINE, **wanted):
@@ -404,37 +407,79 @@ def imap_login(client, user, password=PASSWORD, tag="a"):
     return client.ask(f"{tag} LOGIN {quoted(user)} {quoted(password)}", f"{tag} ")[-1]
 
 
+class Service:
+    """Accepts connections, and runs `serve` for each in a thread.
+
+    A socket is closed only when no thread is inside a call on it: one that is would go on with whatever is given the
+    same number next, such as the next test's listener, and take a connection from it."""
+
+    def __init__(self, listener, serve):
+        self.listener, self.serve = listener, serve
+        self.connections, self.threads = [], []
+        self.is_closing = False
+        self.lock = threading.Lock()
+        self.thread = threading.Thread(target=self._accept, daemon=True)
+        self.thread.start()
+
+    def _accept(self):
+        while True:
+            try:
+                connection, _ = self.listener.accept()
+            except OSError:
+                return
+            thread = threading.Thread(target=self._run, args=(connection,), daemon=True)
+            with self.lock:
+                self.connections.append(connection)
+                self.threads.append(thread)
+                thread.start()
+
+    def _run(self, connection):
+        with contextlib.suppress(OSError), connection:
+            self.serve(connection)
+
+    def add(self, connection):
+        """What a connection became: TLS, for example."""
+        with self.lock:
+            self.connections.append(connection)
+            if self.is_closing:
+                connection.shutdown(socket.SHUT_RDWR)
+
+    def close(self):
+        """Nobody listens any more, and all connections end."""
+        self._end([self.listener], [self.thread])
+        with self.lock:
+            self.is_closing = True
+        self._end(self.connections, self.threads)
+
+    @staticmethod
+    def _end(sockets, threads):
+        for one in list(sockets):
+            with contextlib.suppress(OSError):
+                one.shutdown(socket.SHUT_RDWR)
+        for thread in threads:
+            thread.join(DEADLINE)
+            if thread.is_alive():
+                raise AssertionError("a thread does not notice that its socket was shut down")
+        for one in list(sockets):
+            one.close()
+
+
 class FakeBackend:
     """A backend that says what a test wrote down: a function of a connected socket, run in a thread."""
 
     def __init__(self, behave):
-        import threading
-        self.socket = socket.create_server(("127.0.0.1", 0), backlog=256)
-        self.port = self.socket.getsockname()[1]
-        self.connections = []
+        listener = socket.create_server(("127.0.0.1", 0), backlog=256)
+        self.port = listener.getsockname()[1]
         self.behave = behave
-        self.thread = threading.Thread(target=self._serve, daemon=True)
-        self.thread.start()
+        self.service = Service(listener, lambda connection: self.behave(connection))
 
-    def _serve(self):
-        import threading
-        while True:
-            try:
-                connection, _ = self.socket.accept()
-            except OSError:
-                return
-            self.connections.append(connection)
-            threading.Thread(target=self._run, args=(connection,), daemon=True).start()
-
-    def _run(self, connection):
-        with contextlib.suppress(OSError), connection:
-            self.behave(connection)
+    @property
+    def connections(self):
+        """All there ever were."""
+        return self.service.connections
 
     def close(self):
-        self.socket.close()
-        for connection in self.connections:
-            with contextlib.suppress(OSError):
-                connection.close()
+        self.service.close()
 
 
 class TemporaryFolder:

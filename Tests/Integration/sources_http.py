@@ -7,7 +7,7 @@ import pwd
 import socket
 import threading
 
-from harness import Process, connects, free_port, wait_for
+from harness import Process, Service, connects, free_port, wait_for
 
 NGINX = "/usr/sbin/nginx"
 MAIL_MODULE = "/usr/lib/nginx/modules/ngx_mail_module.so"
@@ -140,50 +140,38 @@ class Answerer:
 
     def __init__(self, behave, port=0, host="127.0.0.1", context=None, path=None):
         self.behave, self.context, self.path, self.host = behave, context, path, host
-        self.requests, self.connections, self.open = [], 0, []
+        self.requests, self.connections = [], 0
         self.lock = threading.Lock()
         self.port = port
-        self.socket = None
         self.start()
 
     def start(self):
         if self.path:
-            self.socket = socket.socket(socket.AF_UNIX)
-            self.socket.bind(self.path)
-            self.socket.listen(64)
+            listener = socket.socket(socket.AF_UNIX)
+            listener.bind(self.path)
+            listener.listen(64)
             os.chmod(self.path, 0o666)
         else:
             family = socket.AF_INET6 if ":" in self.host else socket.AF_INET
-            self.socket = socket.create_server((self.host, self.port), family=family, backlog=256)
-            self.port = self.socket.getsockname()[1]
+            listener = socket.create_server((self.host, self.port), family=family, backlog=256)
+            self.port = listener.getsockname()[1]
         self.closed = threading.Event()
-        threading.Thread(target=self._serve, args=(self.socket, self.closed), daemon=True).start()
+        self.service = Service(listener, self._serve)
 
     @property
     def url(self):
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"http{'s' if self.context else ''}://{host}:{self.port}/auth"
 
-    def _serve(self, listener, closed):
-        while True:
-            try:
-                connection, _ = listener.accept()
-            except OSError:
-                return
-            with self.lock:
-                if closed.is_set():
-                    connection.close()
-                    return
-                self.connections += 1
-                self.open.append(connection)
-            threading.Thread(target=self._run, args=(connection, closed), daemon=True).start()
-
-    def _run(self, connection, closed):
-        with contextlib.suppress(OSError, ConnectionAbortedError), contextlib.closing(connection):
+    def _serve(self, connection):
+        with self.lock:
+            self.connections += 1
+        if self.context:
+            connection = self.context.wrap_socket(connection, server_side=True, do_handshake_on_connect=False)
+            self.service.add(connection)
+        with contextlib.suppress(ConnectionAbortedError), connection:
             if self.context:
-                connection = self.context.wrap_socket(connection, server_side=True)
-                with self.lock:
-                    self.open.append(connection)
+                connection.do_handshake()
             buffer = b""
             while True:
                 while b"\r\n\r\n" not in buffer:
@@ -197,7 +185,7 @@ class Answerer:
                     self.requests.append(request)
                 answer = self.behave(request)
                 if answer is None:
-                    closed.wait()
+                    self.closed.wait()
                     return
                 connection.sendall(answer)
                 if b"HTTP/1.0" in head.split(b"\r\n")[0]:
@@ -205,16 +193,8 @@ class Answerer:
 
     def stop(self):
         """Ends the service and every connection, as if it were killed."""
-        with self.lock:
-            self.closed.set()
-            with contextlib.suppress(OSError):
-                self.socket.shutdown(socket.SHUT_RDWR)
-            self.socket.close()
-            for connection in self.open:
-                with contextlib.suppress(OSError):
-                    connection.shutdown(socket.SHUT_RDWR)
-                connection.close()
-            self.open = []
+        self.closed.set()
+        self.service.close()
         if self.path:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(self.path)

@@ -639,7 +639,8 @@ class Domains(ControlTest):
         other = "b" if before["example.org"] == "a" else "a"
         self.run_command("affinity", "move", "example.org", other)
         self.assertEqual(domains(), {**before, "example.org": other})
-        self.assertEqual(self.done("affinity-map", user="Example.org")[0][0]["current"], other)
+        wait_for("whoever was there has been told to go",
+                 lambda: self.done("affinity-map", user="Example.org")[0][0]["current"] == other)
         self.assertEqual(self.done("affinity-map", user="erin@example.org")[0][0]["current"], other)
         self.run_command("affinity", "forget", "example.org")
         self.run_command("affinity", "flush")

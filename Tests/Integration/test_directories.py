@@ -181,7 +181,7 @@ class ServerTest:
         answer, seconds = self.timed(proxy, "alice")
         self.assertEqual(answer, UNAVAILABLE)
         self.assertTrue(0.8 < seconds < 2, seconds)
-        self.assertIn("did not answer in time", proxy.failures()[-1]["detail"])
+        self.assertIn("did not answer in time", proxy.failures(1)[-1]["detail"])
         # New connections hang as well, and those who wait do so side by side.
         with concurrent.futures.ThreadPoolExecutor(8) as pool:
             answers = list(pool.map(lambda _: self.timed(proxy, "alice"), range(8)))
@@ -596,7 +596,7 @@ class FileTest:
         # Cut short while it is open, byte by byte of its front: a failure each time, and not a signal.
         for size in (len(whole) // 2, 2048, 100, 7, 0):
             os.truncate(self.file, size)
-            self.assertEqual(self.login(proxy, "alice"), UNAVAILABLE)
+            self.expect_failure(proxy, "alice")
         self.file.unlink()
         self.expect_failure(proxy, "alice", "there is no such file")
         self.file.write_bytes(whole)

@@ -76,7 +76,7 @@ class BackendFaults(ProxyTest):
             self.assertEqual(client.ask(f"PASS {PASSWORD}", "-ERR")[-1],
                              "-ERR [SYS/TEMP] Account is temporarily unavailable.")
             client.ask("QUIT", "+OK")
-        self.assertEqual({line["failure"] for line in proxy.failures()}, failure)
+        self.assertEqual({line["failure"] for line in proxy.failures(2)}, failure)
         proxy.wait_log("event=session ", 3)
         wait_for("no descriptor is left open", lambda: proxy.descriptors() <= self.idle_descriptors)
 
@@ -108,7 +108,7 @@ class BackendFaults(ProxyTest):
         with Lines(proxy.ports["imap"]) as client:
             client.until("* OK")
             self.assertIn("a NO [UNAVAILABLE]", imap_login(client, "alice"))
-        self.assertEqual(proxy.failures()[0]["failure"], "backend-closed")
+        self.assertEqual(proxy.failures(1)[0]["failure"], "backend-closed")
         self.assertEqual(proxy.failures()[0]["detail"], "waiting for the backend's answer to the login")
 
     def test_every_address_is_tried(self):
@@ -322,7 +322,7 @@ class MapFaults(ProxyTest):
                     self.map.write_bytes(damage)
                 for user in ("alice", "default"):
                     self.assertEqual(self.login(proxy, user), "a NO [UNAVAILABLE] Account is temporarily unavailable.")
-        self.assertEqual({line["failure"] for line in proxy.failures()}, {"lookup-failed"})
+        self.assertEqual({line["failure"] for line in proxy.failures(8)}, {"lookup-failed"})
         self.map.write_bytes(good)
         self.assertIn("a OK", self.login(proxy))
 
@@ -332,7 +332,7 @@ class MapFaults(ProxyTest):
         writer = sqlite3.connect(self.map, isolation_level=None)
         writer.execute("BEGIN EXCLUSIVE")
         self.assertIn("a NO [UNAVAILABLE]", self.login(proxy))
-        self.assertEqual(proxy.failures()[0]["failure"], "lookup-busy")
+        self.assertEqual(proxy.failures(1)[0]["failure"], "lookup-busy")
         # A lock that goes in time is waited for.
         with Lines(proxy.ports["imap"]) as client:
             client.until("* OK")
@@ -348,7 +348,7 @@ class MapFaults(ProxyTest):
         make_map(self.dir / "new.db", users=[("alice", "127.0.0.1:1", None)], journal="DELETE")
         os.rename(self.dir / "new.db", self.map)
         self.assertIn("a NO [UNAVAILABLE]", self.login(proxy))
-        self.assertEqual(proxy.failures()[0]["backend"], "127.0.0.1:1")
+        self.assertEqual(proxy.failures(1)[0]["backend"], "127.0.0.1:1")
 
 
 class ReloadFaults(ProxyTest):
@@ -542,7 +542,7 @@ class DescriptorFaults(ProxyTest):
         others = [Lines(proxy.ports["imap"]) for _ in range(300)]
         proxy.wait_log("accepting rests")
         self.assertEqual(imap_login(first, "alice"), "a NO [UNAVAILABLE] Account is temporarily unavailable.")
-        self.assertEqual(proxy.failures()[0]["failure"], "no-socket")
+        self.assertEqual(proxy.failures(1)[0]["failure"], "no-socket")
         for other in others:
             other.close()
         wait_for("all have gone", lambda: proxy.descriptors() < 40)

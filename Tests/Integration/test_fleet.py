@@ -103,7 +103,7 @@ class FleetTest(ProxyTest):
             client.log_out()
             client.close()
             if len(users) == count:
-                wait_for("all have left", lambda: self.site.count() == 0)
+                self.wait_until_all_have_left()
                 return users
         raise AssertionError(f"{member} gets nobody")
 
@@ -130,6 +130,15 @@ class FleetTest(ProxyTest):
 
     def expect_failures(self, *failures):
         self.assertEqual(self.failures(len(failures)), list(failures))
+
+    def backend(self, name):
+        """What proxyd tells of it."""
+        return next(row for row in self.operate("backends") if row["backend"] == name)
+
+    def wait_until_all_have_left(self):
+        """Members notice it before proxyd does: it has told them, and takes note then."""
+        wait_for("no session is left", lambda: self.site.count() == 0 == sum(
+            row["sessions"] for row in self.operate("backends")))
 
     def expect_no_violation(self):
         self.assertEqual(self.site.call(lambda: list(self.site.violations)), [])
@@ -164,7 +173,7 @@ class Invariant(FleetTest):
 
     def check_calm(self, users, idle):
         """After the storm everything is as if there had been none."""
-        wait_for("no session is left", lambda: self.site.count() == 0)
+        self.wait_until_all_have_left()
         wait_for("no descriptor is left", lambda: self.proxyd.descriptors() <= idle + 4)
         clients = [self.enter(user, protocol) for user in users for protocol in PROTOCOLS]
         for client in clients:
@@ -175,7 +184,7 @@ class Invariant(FleetTest):
         for client in clients:
             client.log_out()
             client.close()
-        wait_for("no session is left", lambda: self.site.count() == 0)
+        self.wait_until_all_have_left()
         self.expect_no_violation()
 
     def test_hash(self):
@@ -276,7 +285,7 @@ class Faults(FleetTest):
         """Packets to it are lost. One connect time-out is the price, and once it is lost nobody pays it."""
         self.site["a"].swallow()
         self.check_unheard(self.CONNECT + self.PROMPT)
-        failures = re.findall(r"failure=(\S+)", self.proxyd.log())
+        failures = self.tried()
         self.assertEqual(set(failures), {"connect-timeout"})
         self.assertLessEqual(len(failures), 6)
 
@@ -287,6 +296,11 @@ class Faults(FleetTest):
     def test_nobody_listens(self):
         self.site["a"].kill()
         self.check_unheard(self.PROMPT)
+
+    def tried(self):
+        """What the logins that were let in elsewhere met with at the first member."""
+        self.proxyd.wait_log("failure=")
+        return re.findall(r"failure=(\S+)", self.proxyd.log())
 
     def check_heard(self, longest, answer):
         """A member that hears passwords: they are said to nobody else, so its first users are refused."""
@@ -363,7 +377,7 @@ class Faults(FleetTest):
             undisturbed.result()
         for _, result in logins:
             self.assertTrue(result.ok, result.final)
-        self.assertEqual(set(re.findall(r"failure=(\S+)", self.proxyd.log())), {"backend-unresolved"})
+        self.assertEqual(set(self.tried()), {"backend-unresolved"})
         self.expect_lost()
 
 

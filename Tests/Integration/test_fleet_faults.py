@@ -62,7 +62,7 @@ class PortsTest(FleetTest):
         self.assertTrue(0 < len(inside) <= 10, len(inside))
         self.assertNotEqual(self.health_of("a"), "down")
         self.assertNotIn("backend lost", self.proxyd.log())
-        self.assertIn("failure=no-socket", self.proxyd.log())
+        self.proxyd.wait_log("failure=no-socket")
         PORT_RANGE.write_text(usual)
         _, result = self.log_in("another", client=clients[0])
         self.assertTrue(result.ok, result.final)

@@ -394,7 +394,8 @@ class Matrix(MatrixTest):
         logs = self.dovecot.log() + self.old.log()
         for backend in {backend for _, _, backend in cases}:
             self.assertNotIn(address_of(backend), logs)
-            self.assertTrue(any(failure.get("backend") == backend for failure in self.proxy.failures()), backend)
+            wait_for(f"the log blames {backend}", lambda: backend in
+                     {failure.get("backend") for failure in self.proxy.failures()})
 
     def test_certificates_that_must_not_be_accepted(self):
         mechanisms = ("PLAIN", "XOAUTH2", "SCRAM-SHA-256")
