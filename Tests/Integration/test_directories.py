@@ -22,7 +22,7 @@ ROUTES
 backends:
   a: {{ address: 127.0.0.1, ports: {{ imap: A_PORT }} }}
   b: {{ address: 127.0.0.1, ports: {{ imap: B_PORT }} }}
-timeouts: {{ failure-delay: 0, connect: 1s, backend-login: 2s }}
+timeouts: {{ failure-delay: 0, connect: 10s, backend-login: 10s }}
 """
 UNAVAILABLE = "a NO [UNAVAILABLE] Account is temporarily unavailable."
 REFUSED = "a NO [AUTHENTICATIONFAILED] Authentication failed."
@@ -31,7 +31,7 @@ PASSWORD = 'pa ss"wo\\rd'
 INJECTIONS = ["*", "a*", "ali?e", ")(uid=*", "alice)(|(uid=*", "*)(uid=*))(|(uid=*", "\\2a", "alice\\00", "\\", "(", ")",
               "alice,ou=mail", "alice+cn=x", "uid=alice", "#alice", "(uid=alice)", "alice)", "|", "&", "!", "%u", "%%", "%s%s%n",
               "$6", "*3", "$5\\r\\nalice", "alice:backend", "\u0430lice", "{alice}", "GET", "a" * 200]
-SERVERS_WAIT = "    timeout: 1s\n"
+SERVERS_WAIT = "    timeout: 3s\n"
 
 
 class SourceTest(ProxyTest):
@@ -156,7 +156,7 @@ class ServerTest:
         self.expect_failure(proxy, "alice")
         answer, seconds = self.timed(proxy, "alice")
         self.assertEqual(answer, UNAVAILABLE)
-        self.assertLess(seconds, 0.5)
+        self.assertLess(seconds, 2)
         self.server.start()
         self.restore()
         wait_for("the server is asked again", lambda: self.login(proxy, "alice").startswith("a OK"))
@@ -172,7 +172,7 @@ class ServerTest:
             begin = time.monotonic()
             self.server.kill()
             self.assertEqual(client.until("a ")[-1], UNAVAILABLE)
-            self.assertLess(time.monotonic() - begin, 0.9)
+            self.assertLess(time.monotonic() - begin, 2.5)
 
     def test_hanging(self):
         proxy = self.common()
@@ -180,14 +180,14 @@ class ServerTest:
         self.server.pause()
         answer, seconds = self.timed(proxy, "alice")
         self.assertEqual(answer, UNAVAILABLE)
-        self.assertTrue(0.8 < seconds < 2, seconds)
+        self.assertTrue(2.8 < seconds < 6, seconds)
         self.assertIn("did not answer in time", proxy.failures(1)[-1]["detail"])
         # New connections hang as well, and those who wait do so side by side.
         with concurrent.futures.ThreadPoolExecutor(8) as pool:
             answers = list(pool.map(lambda _: self.timed(proxy, "alice"), range(8)))
         for answer, seconds in answers:
             self.assertEqual(answer, UNAVAILABLE)
-            self.assertLess(seconds, 3)
+            self.assertLess(seconds, 10)
         self.server.resume()
         wait_for("the server is asked again", lambda: self.login(proxy, "alice").startswith("a OK"))
 
@@ -394,11 +394,11 @@ class LDAPLogin(SourceTest):
                 proxy = self.start(self.route(url, more), name=f"proxyd{number}")
                 answer, seconds = self.timed(proxy, "alice")
                 self.assertEqual(answer, UNAVAILABLE)
-                self.assertTrue(1.8 < seconds < 3, seconds)
+                self.assertTrue(1.8 < seconds < 6, seconds)
                 # The thread has given up as well: it would not be there for the next one.
                 answer, seconds = self.timed(proxy, "alice")
                 self.assertEqual(answer, UNAVAILABLE)
-                self.assertLess(seconds, 3)
+                self.assertLess(seconds, 6)
 
 
 class LDAPCheck(SourceTest):
@@ -458,7 +458,7 @@ class LDAPCheck(SourceTest):
         self.server.pause()
         answer, seconds = self.timed(self.proxyd, "alice", "wrong")
         self.assertEqual(answer, UNAVAILABLE)
-        self.assertLess(seconds, 2)
+        self.assertLess(seconds, 6)
         self.server.kill()
         self.expect_failure(self.proxyd, "alice")
         self.assertEqual(self.b.logins, [])
@@ -540,7 +540,7 @@ class RedisStrings(ServerTest, SourceTest):
         for _ in range(3):
             answer, seconds = self.timed(proxy, "alice")
             self.assertEqual(answer, UNAVAILABLE)
-            self.assertLess(seconds, 2)
+            self.assertLess(seconds, 8)
         wait_for("the connections are closed", lambda: all(c.fileno() < 0 for c in server.connections))
 
     def test_nonsense(self):

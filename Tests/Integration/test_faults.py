@@ -488,13 +488,14 @@ commonName = supplied
 
 
 class DescriptorFaults(ProxyTest):
-    """ulimit -n 256: accepting rests while nothing is left, goes on by itself, and says so once."""
+    """ulimit -n 256: accepting rests while nothing is left, goes on by itself, and says so once a minute at most."""
 
     def check(self, extra):
         make_certificate(self.dir)
         backend = self.fake(accept_login)
         proxy = self.proxy(CONFIG + extra, a_imap=backend.port, a_pop3=backend.port,
                            options={"preexec_fn": limit_descriptors})
+        began = time.monotonic()
         for attempt in range(2):
             clients = []
             for _ in range(300):
@@ -516,7 +517,7 @@ class DescriptorFaults(ProxyTest):
             with Lines(proxy.ports["imap"]) as client:
                 client.until("* OK")
                 self.assertIn("a OK", imap_login(client, "alice"))
-        self.assertEqual(proxy.log().count("accepting rests"), 1)
+        self.assertLessEqual(proxy.log().count("accepting rests"), 1 + (time.monotonic() - began) // 60)
         self.assertTrue(proxy.process.is_running())
 
     def is_greeted(self, client):

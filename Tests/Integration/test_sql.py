@@ -286,11 +286,11 @@ class SQLSource(SQLCase):
 
     def test_late(self):
         """A query that takes too long ends in time, at the server too, and the next is asked."""
-        proxy = self.start(self.server.source(self.slow(30), connections=1), "timeout: 700ms")
+        proxy = self.start(self.server.source(self.slow(30), connections=1), "timeout: 2s")
         answer, seconds = self.timed(proxy, "slow")
         self.assertEqual(answer, UNAVAILABLE)
-        self.assertGreater(seconds, 0.6)
-        self.assertLess(seconds, 1.7)
+        self.assertGreater(seconds, 1.9)
+        self.assertLess(seconds, 10)
         self.expect(proxy, "alice", self.a)
         wait_for("the server gave up", lambda: self.server.running() == 0)
 
