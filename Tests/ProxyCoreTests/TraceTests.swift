@@ -209,7 +209,7 @@ struct TraceTests {
     let trace = try #require(traces.begin("b", bounds))
     // Lines in all.
     for number in 0..<400 { [trace].tell(.backend, "\(number)", session: "s") }
-    let told = try #require(trace.next(within: .seconds(1)))
+    let told = try #require(trace.next(within: .seconds(10)))
     #expect(told.map(\.text) == (0..<150).map { "\($0)" })
     #expect(trace.next(within: .milliseconds(0)) == nil)
     // Lines a second: what is left out is told with the next.

@@ -166,7 +166,7 @@ struct UnixSocketTests {
     #expect(lines.next(within: Timeouts.seconds(5), idle: Timeouts.seconds(5)) == .closed)
     let (other, longer) = try pair(try Folder())
     DispatchQueue.global().async {
-      _ = other.write([UInt8](repeating: 0x61, count: 200_000), within: Timeouts.seconds(1))
+      _ = other.write([UInt8](repeating: 0x61, count: 200_000), within: Timeouts.seconds(10))
     }
     lines = UnixLines(longer, longest: 100_000)
     #expect(lines.next(within: Timeouts.seconds(5), idle: Timeouts.seconds(5)) == .tooLong)

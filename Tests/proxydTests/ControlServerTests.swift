@@ -332,7 +332,7 @@ struct ControlServerTests {
     while Date() < end {
       let talk = try stage.connect()
       // Who is not let in may be gone before it has asked.
-      _ = talk.stream.write(Array("{\"command\":\"loglevel\"}\n".utf8), within: Timeouts.seconds(1))
+      _ = talk.stream.write(Array("{\"command\":\"loglevel\"}\n".utf8), within: Timeouts.seconds(10))
       answer = talk.answer()
       if answer == [#"{"done":{"level":"info"}}"#] { break }
     }
