@@ -4,7 +4,7 @@
 # make install  DESTDIR= and PREFIX= as usual
 # make lint     style, and warnings as errors
 #
-# Shorter loops: make unit, make integration, make fuzz, make sanitize. FUZZ_SECONDS=600 make fuzz for a long run.
+# Shorter loops: make unit, make integration, make naps, make fuzz, make sanitize. FUZZ_SECONDS=600 make fuzz for a long run.
 
 SHELL := /bin/bash
 SWIFT ?= swift
@@ -18,7 +18,7 @@ BINARY := .build/release/proxyd
 # Traits to build with: make build TRAITS=PostgreSQL,LDAP (see docs/Sources.md).
 TRAITS ?=
 
-.PHONY: all build build-all run test unit integration sanitize fuzz lint install install-files packages bench clean
+.PHONY: all build build-all run test unit integration naps sanitize fuzz lint install install-files packages bench clean
 .NOTPARALLEL:
 
 all: build
@@ -42,6 +42,15 @@ unit: packages
 
 integration: build build-all
 	cd Tests/Integration && $(PYTHON) -W error::ResourceWarning -m unittest -v
+
+# The tests of TESTS, or all, with a proxyd that naps around its system calls: finds those that look too soon. Takes long.
+naps: export NAPS := $(CURDIR)/.build/naps.so
+naps: export NAP_LOG ?= 200
+naps: export NAP_SEND ?= 3
+naps: export NAP_CLOSE ?= 5
+naps: build build-all
+	cc -O1 -Wall -Werror -shared -fPIC -o $(NAPS) Tests/Integration/naps.c
+	cd Tests/Integration && $(PYTHON) -W error::ResourceWarning -m unittest -v $(TESTS)
 
 # Each with a build folder of its own: the libraries are instrumented too. PROXYD_TSAN: locks the sanitizer can see. The
 # inspections of the sources (HouseTests) run nothing of ours, and take minutes of it.

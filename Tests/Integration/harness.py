@@ -23,8 +23,10 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 PROXYD = os.environ.get("PROXYD", str(ROOT / ".build" / "release" / "proxyd"))
 # The one that was built with all package traits.
 PROXYD_ALL = os.environ.get("PROXYD_ALL", str(ROOT / ".build-all" / "release" / "proxyd"))
+# A library that has every proxyd nap around its system calls, or none: see naps.c.
+NAPS = os.environ.get("NAPS")
 PASSWORD = 'pa ss"wo\\rd'
-DEADLINE = 20
+DEADLINE = 120 if NAPS else 20
 
 
 def wait_for(what, condition, seconds=DEADLINE):
@@ -228,6 +230,8 @@ class Proxy:
     def start(self, **options):
         # An earlier one of the same name may have logged there.
         before = self.log_path.read_text().count("event=ready") if self.log_path.exists() else 0
+        if NAPS:
+            options = {**options, "env": {**options.get("env", os.environ), "LD_PRELOAD": NAPS}}
         self.process = Process([self.program, "run", "--config", self.config], self.log_path, **options)
         self.wait_log("event=ready", before + 1)
         return self
