@@ -110,12 +110,24 @@ package final class Proxy: Sendable {
     }
   }
 
+  /// Returns when each loop has gone over: whoever is told that it is done may connect at once, and meets the new one.
   private func adopt(_ prepared: Prepared) {
     state.withLock { $0.current = prepared }
     // Before the loops: a route of theirs may name a new pool.
     house.fleet.adopt(prepared.fleet)
-    for loop in loops { loop.post { $0.adopt(prepared.plan) } }
+    let adopted = DispatchSemaphore(value: 0)
+    for loop in loops {
+      loop.post {
+        $0.adopt(prepared.plan)
+        adopted.signal()
+      }
+    }
+    let end = DispatchTime.now() + Proxy.adoption
+    for _ in loops { _ = adopted.wait(timeout: end) }
   }
+
+  /// A loop's turn takes milliseconds. One that can't get to it for so long goes over when it can; the change is told then.
+  private static let adoption = DispatchTimeInterval.seconds(5)
 
   /// Goes over to the certificates, keys and authorities that are there now, towards clients and towards backends each for
   /// itself; what can't be used stays as it was. Routes are not touched: they change when the operator says so.

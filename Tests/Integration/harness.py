@@ -209,6 +209,13 @@ class Dovecot:
             self.process = None
 
 
+def running(program, config, log, **options):
+    """A proxyd that runs."""
+    if NAPS:
+        options["env"] = {**options.get("env", os.environ), "LD_PRELOAD": NAPS}
+    return Process([program, "run", "--config", config], log, **options)
+
+
 class Proxy:
     """A real proxyd. `config` is YAML with {names} for ports, which are chosen here."""
 
@@ -230,9 +237,7 @@ class Proxy:
     def start(self, **options):
         # An earlier one of the same name may have logged there.
         before = self.log_path.read_text().count("event=ready") if self.log_path.exists() else 0
-        if NAPS:
-            options = {**options, "env": {**options.get("env", os.environ), "LD_PRELOAD": NAPS}}
-        self.process = Process([self.program, "run", "--config", self.config], self.log_path, **options)
+        self.process = running(self.program, self.config, self.log_path, **options)
         self.wait_log("event=ready", before + 1)
         return self
 

@@ -304,6 +304,8 @@ class Storm:
     # The accounts.
 
     def complaints(self):
+        # Its line stands behind those of all that has happened.
+        self.test.proxyd.reload()
         found = list(self.site.violations)
         records = {session.password: session for session in self.site.sessions}
         self.ends, self.failures = collections.defaultdict(list), collections.defaultdict(list)

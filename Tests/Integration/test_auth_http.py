@@ -100,14 +100,14 @@ class AuthHTTPTest(ProxyTest):
             self.assertEqual(client.ask("PASS x", "-ERR")[-1], "-ERR [AUTH] Your account is closed.")
 
     def test_refused_after_a_while(self):
-        answerer = self.nginx({"slow": {"auth_status": "Slow down", "auth_wait": "2"}})
+        answerer = self.nginx({"slow": {"auth_status": "Slow down", "auth_wait": "5"}})
         proxy = self.routed(answerer.url)
         start = time.monotonic()
         self.assertEqual(self.login(proxy, "slow"), WRONG + "Slow down")
-        self.assertGreaterEqual(time.monotonic() - start, 2)
+        self.assertGreaterEqual(time.monotonic() - start, 5)
         start = time.monotonic()
         self.login(proxy, "nobody")
-        self.assertLess(time.monotonic() - start, 2)
+        self.assertLess(time.monotonic() - start, 5)
 
     def test_reconnects_to_a_restarted_nginx(self):
         answerer = self.nginx({"joe@example.org": {"auth_status": "OK", "auth_server": "a"}})
@@ -292,7 +292,7 @@ class AuthHTTPTest(ProxyTest):
         good = says("Auth-Status: OK", "Auth-Server: a")
         first = self.answerer(lambda request: says(status="503 Away"))
         second = self.answerer(lambda request: good)
-        proxy = self.routed(f"[{first.url}, {second.url}]", timeout="2s", extra=", connections: 1")
+        proxy = self.routed(f"[{first.url}, {second.url}]", timeout="10s", extra=", connections: 1")
         self.assertTrue(self.login(proxy).startswith(OK))
         self.assertEqual((len(first.requests), len(second.requests)), (1, 1))
         first.behave = lambda request: good
@@ -307,7 +307,7 @@ class AuthHTTPTest(ProxyTest):
     def test_a_hanging_url_leaves_time_for_the_next(self):
         first = self.answerer(lambda request: None)
         second = self.answerer(lambda request: says("Auth-Status: OK", "Auth-Server: a"))
-        proxy = self.routed(f"[{first.url}, {second.url}]", timeout="1s")
+        proxy = self.routed(f"[{first.url}, {second.url}]", timeout="6s")
         self.assertTrue(self.login(proxy).startswith(OK))
         first.behave = lambda request: says("Auth-Status: no")
         self.assertTrue(self.login(proxy).startswith(OK), "a no is not asked for")

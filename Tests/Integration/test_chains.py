@@ -197,8 +197,9 @@ class BehindDovecot(ChainTest):
         without = [("managesieve", "implicit")]  # Dovecot has no such port
         self.check(front.ports, (proxy,), without=without)
         sessions = {login["session"] for login in self.dovecot.logins()}
-        started = re.findall(r"Started proxying to .*session=<([^>]*)>", front.log())
         count = (len(PROTOCOLS) * len(TRANSPORTS) - len(without)) * len(SOURCES)
+        wait_for("the front tells of them all", lambda: front.log().count("Started proxying to ") >= count)
+        started = re.findall(r"Started proxying to .*session=<([^>]*)>", front.log())
         self.assertEqual(len(started), count, front.log()[-3000:])
         self.assertLessEqual(set(started), sessions)
 

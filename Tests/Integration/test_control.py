@@ -36,7 +36,7 @@ backends:
   b: {{ address: 127.0.0.1, ports: {{ imap: {b}, pop3: {b} }} }}
 health: {{ probe: "off" }}
 pools: {{ mail: {{ members: [a, b], pause: 0s, move-rate: 100000 }} }}
-timeouts: {{ failure-delay: 0, connect: 1s, backend-login: 5s, shutdown: 0 }}
+timeouts: {{ failure-delay: 0, connect: 10s, backend-login: 10s, shutdown: 0 }}
 control: {{ socket: run/control.sock }}
 """
 
@@ -233,7 +233,7 @@ class Socket(ControlTest):
         client = self.log_in(proxy, "alice")
         proxy.process.send_signal(signal.SIGTERM)
         proxy.wait_log("event=stopping")
-        self.assertEqual(self.done("status")[1]["state"], "stopping")
+        wait_for("it is stopping", lambda: self.done("status")[1]["state"] == "stopping")
         self.assertEqual(self.done("kick", user="alice")[1], {"count": 1})
         client.until("* BYE")
         proxy.stop()
@@ -572,6 +572,7 @@ class Commands(ControlTest):
         self.assertEqual(self.run_command("loglevel", "error"), "error\n")
         with Lines(self.running.ports["imap"]) as client:
             client.ask("a LOGOUT", "a OK")
+        wait_for("it is over", lambda: not self.done("sessions")[0])
         self.assertEqual(self.run_command("loglevel", "debug"), "debug\n")
         with Lines(self.running.ports["imap"]) as client:
             client.ask("a LOGOUT", "a OK")
@@ -644,6 +645,8 @@ class Domains(ControlTest):
         self.assertEqual(self.done("affinity-map", user="erin@example.org")[0][0]["current"], other)
         self.run_command("affinity", "forget", "example.org")
         self.run_command("affinity", "flush")
+        # Who is still to be told to go would be forgotten after the load.
+        wait_for("all have been told to go", lambda: not self.done("sessions")[0])
         self.assertEqual(self.run_command("affinity", "load", input=dump), "2 users\n")
         self.assertEqual({name: at for name, at in domains().items() if name}, {name: at for name, at in before.items() if name})
 

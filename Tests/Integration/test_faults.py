@@ -25,7 +25,7 @@ routes:
   - default: a
 backends:
   a: {{ address: 127.0.0.1, ports: {{ imap: {a_imap}, pop3: {a_pop3} }} }}
-timeouts: {{ failure-delay: 0, connect: 1s, backend-login: 2s, lookup: 1s }}
+timeouts: {{ failure-delay: 0, connect: 10s, backend-login: 10s, lookup: 3s }}
 """
 
 GREETING = b"* OK [CAPABILITY IMAP4rev1 SASL-IR LITERAL+ AUTH=PLAIN] ready\r\n"
@@ -53,9 +53,9 @@ class BackendFaults(ProxyTest):
         super().setUp()
         make_certificate(self.dir)
 
-    def start(self, behave=None, port=None):
+    def start(self, behave=None, port=None, config=CONFIG):
         self.backend_port = port or self.fake(behave).port
-        proxy = self.proxy(CONFIG, a_imap=self.backend_port, a_pop3=self.backend_port)
+        proxy = self.proxy(config, a_imap=self.backend_port, a_pop3=self.backend_port)
         # A first session has Dispatch make its timers.
         with Lines(proxy.ports["imap"]) as client:
             client.until("* OK")
@@ -84,7 +84,8 @@ class BackendFaults(ProxyTest):
         self.expect_unavailable(self.start(port=free_port()), {"backend-unreachable"})
 
     def test_hanging(self):
-        self.expect_unavailable(self.start(lambda connection: connection.recv(1)), {"backend-timeout"})
+        config = CONFIG.replace("backend-login: 10s", "backend-login: 2s")
+        self.expect_unavailable(self.start(lambda connection: connection.recv(1), config=config), {"backend-timeout"})
 
     def test_closing_at_once(self):
         self.expect_unavailable(self.start(lambda connection: connection.close()), {"backend-closed"})
@@ -611,7 +612,7 @@ class Stopping(ProxyTest):
         self.assertEqual(proxy.process.popen.returncode, 0)
 
     def test_idle_sessions_are_ended(self):
-        config = CONFIG.replace("failure-delay: 0", "failure-delay: 0, idle: 1s, login: 2s")
+        config = CONFIG.replace("failure-delay: 0", "failure-delay: 0, idle: 1s, login: 8s")
         proxy = self.proxy(config, a_imap=self.backend_a.port, a_pop3=self.backend_a.port)
         early, pop3, relay = self.sessions(proxy)
         self.assertTrue(relay.closed())

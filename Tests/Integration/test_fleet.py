@@ -44,7 +44,7 @@ class FleetTest(ProxyTest):
     names = "abc"
     pool = "affinity: hash, pause: 300ms"
     health = "interval: 300ms, fast-interval: 100ms, timeout: 2s, rise: 1, fall: 2"
-    timeouts = "login: 30s, connect: 500ms, backend-login: 2s, failure-delay: 0"
+    timeouts = "login: 30s, connect: 5s, backend-login: 10s, failure-delay: 0"
     limits = "failed-logins: 1000"
     more = ""
 
@@ -149,6 +149,8 @@ class Invariant(FleetTest):
 
     # The recorder has all members in one loop: under a storm it may take a moment to answer a probe, and is not lost for it.
     health = "interval: 300ms, fast-interval: 100ms, timeout: 1s, rise: 1, fall: 3"
+    # As the storm reckons with: see storm.ANSWER.
+    timeouts = "login: 30s, connect: 500ms, backend-login: 2s, failure-delay: 0"
 
     names = "abcdef"
 
@@ -406,7 +408,7 @@ class Flapping(FleetTest):
         while time.monotonic() < until:
             for user in users + well:
                 client = self.enter(user)
-                self.assertLess(client.took, 1)
+                self.assertLess(client.took, 3)
                 client.log_out()
                 client.close()
 

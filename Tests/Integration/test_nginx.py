@@ -5,7 +5,7 @@ import concurrent.futures
 import os
 import subprocess
 
-from harness import PROXYD_ALL, ROOT, Dovecot, Process, ProxyTest, connects, free_port, make_certificate, wait_for
+from harness import PROXYD_ALL, ROOT, Dovecot, Process, ProxyTest, connects, free_port, make_certificate, running, wait_for
 from sources_http import Answerer, NginxMail, says
 from test_perdition import SERVICES, TLS, meaning, play
 
@@ -157,7 +157,7 @@ class NginxTests(ProxyTest):
         self.assertIn("proxyd.yaml: ok", done.stdout)
         self.assertEqual(os.stat(out / "auth_http.headers").st_mode & 0o777, 0o600)
         self.assertNotIn("of the site", (out / "proxyd.yaml").read_text() + (out / "report.txt").read_text())
-        proxy = Process([PROXYD_ALL, "run", "--config", out / "proxyd.yaml"], self.dir / "proxyd.log")
+        proxy = running(PROXYD_ALL, out / "proxyd.yaml", self.dir / "proxyd.log")
         try:
             wait_for("proxyd listens", lambda: not proxy.is_running() or all(map(connects, ports.values())))
             self.assertTrue(proxy.is_running(), proxy.log())

@@ -9,7 +9,7 @@ import tempfile
 import unittest
 
 from backends import FullDovecot, free_ports
-from harness import PROXYD, ROOT, Process, Lines, connects, make_certificate, wait_for
+from harness import PROXYD, ROOT, Process, Lines, connects, make_certificate, running, wait_for
 
 SERVICES = {"imap4": "imap", "imap4s": "imap", "pop3": "pop3", "pop3s": "pop3", "managesieve": "managesieve"}
 PASSWORD = "secret"
@@ -269,7 +269,7 @@ class PerditionTests(unittest.TestCase):
         config = self.folder / "out" / "proxyd.yaml"
         check = subprocess.run([PROXYD, "check", "--config", config], capture_output=True, text=True, timeout=60)
         self.assertEqual(check.returncode, 0, check.stderr)
-        proxy = Process([PROXYD, "run", "--config", config], self.folder / "proxyd.log")
+        proxy = running(PROXYD, config, self.folder / "proxyd.log")
         try:
             for service in confs:
                 wait_for(f"proxyd listens for {service}",

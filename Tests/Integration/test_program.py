@@ -11,8 +11,8 @@ import sqlite3
 import subprocess
 import unittest
 
-from harness import (DEADLINE, PROXYD, ROOT, Lines, Process, Proxy, ProxyTest, connects, free_port, imap_login, make_certificate,
-                     make_map, unverified, wait_for)
+from harness import (DEADLINE, PROXYD, ROOT, Lines, Proxy, ProxyTest, connects, free_port, imap_login, make_certificate,
+                     make_map, running, unverified, wait_for)
 from test_faults import CONFIG, accept_login
 
 
@@ -218,7 +218,7 @@ class Running(ProxyTest):
         """A proxy whose readiness is read in its own log file."""
         proxy = Proxy(self.dir, CONFIG + "log: {{ format: json, to: out.json }}\n", a_imap=self.fake_backend.port,
                       a_pop3=self.fake_backend.port)
-        proxy.process = Process([PROXYD, "run", "--config", proxy.config], proxy.log_path)
+        proxy.process = running(PROXYD, proxy.config, proxy.log_path)
         self.addCleanup(proxy.stop)
         log = self.dir / "out.json"
         wait_for("proxyd is ready", lambda: log.exists() and '"event":"ready"' in log.read_text())

@@ -301,14 +301,14 @@ class SQLSource(SQLCase):
         for _ in range(5):
             answer, seconds = self.timed(proxy, "quick")
             self.assertTrue(answer.startswith("a OK"), answer)
-            self.assertLess(seconds, 2.5)
+            self.assertLess(seconds, 7.5)
         for answer, seconds in waiting():
             self.assertEqual(answer, UNAVAILABLE)
-            self.assertGreater(seconds, 2.9)
-            self.assertLess(seconds, 5)
+            self.assertGreater(seconds, 7.9)
+            self.assertLess(seconds, 20)
 
     def test_hanging(self):
-        proxy = self.start(self.server.source(), "timeout: 3s", before=self.write_rules())
+        proxy = self.start(self.server.source(), "timeout: 8s", before=self.write_rules())
         self.expect(proxy, "alice", self.a)
         self.server.signal_all(signal.SIGSTOP)
         self.hang(proxy)
@@ -321,7 +321,7 @@ class SQLSource(SQLCase):
         """Something that accepts and says nothing."""
         silent = self.fake(lambda connection: connection.recv(1_000_000) and connection.recv(1))
         source = self.server.source().replace(str(self.server.port), str(silent.port))
-        proxy = self.start(source, "timeout: 3s", before=self.write_rules())
+        proxy = self.start(source, "timeout: 8s", before=self.write_rules())
         self.hang(proxy)
 
     def test_nonsense(self):
@@ -357,10 +357,10 @@ class SQLSource(SQLCase):
         """A host that is silent is passed over, and so is one where nobody listens."""
         silent = self.fake(lambda connection: connection.recv(1_000_000) and connection.recv(1))
         source = self.server.several([free_port(), silent.port, self.server.port])
-        proxy = self.start(source, "timeout: 3s")
+        proxy = self.start(source, "timeout: 10s")
         answer, seconds = self.timed(proxy, "alice")
         self.assertTrue(answer.startswith("a OK"), answer)
-        self.assertLess(seconds, 2.9)
+        self.assertLess(seconds, 9.9)
         self.assertEqual(len(silent.connections), 1)
         self.expect(proxy, "bob", self.b, "robert")
 
@@ -413,7 +413,8 @@ class SQLSource(SQLCase):
         proxy = self.start(self.server.source(query, connections=3), "timeout: 30s")
         answers = self.in_background(*[lambda n=n: self.login(proxy, f"user{n}") for n in range(24)])
         most = 0
-        while len(self.a.logins) < 24:
+        end = time.monotonic() + 60
+        while len(self.a.logins) < 24 and time.monotonic() < end:
             most = max(most, self.server.sessions())
             self.assertLessEqual(most, 3)
         self.assertEqual({answer[:4] for answer in answers()}, {"a OK"})

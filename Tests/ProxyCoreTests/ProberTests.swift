@@ -64,7 +64,7 @@ struct ProberTests {
   func silence(_ words: String, _ doing: String) throws {
     let server = TestServer()
     let stage = ProbeStage()
-    try stage.add([.imap: server.port]) { $0.timeout = Timeouts.seconds(1) }
+    try stage.add([.imap: server.port]) { $0.timeout = Timeouts.seconds(3) }
     let peer = server.accept()
     peer.send(words)
     #expect(stage.failure() == "imap: no answer in time, \(doing)")

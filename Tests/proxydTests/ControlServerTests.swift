@@ -304,7 +304,7 @@ struct ControlServerTests {
   func slowClients(_ text: String) throws {
     var patience = ControlServer.Patience()
     patience.request = Timeouts.milliseconds(50)
-    patience.idle = Timeouts.milliseconds(50)
+    patience.idle = text.isEmpty ? Timeouts.milliseconds(50) : Timeouts.seconds(20)
     patience.answer = Timeouts.milliseconds(50)
     let stage = try Stage(PlayedProxy(sessions: 1_000_000), patience: patience)
     let talk = try stage.connect()
