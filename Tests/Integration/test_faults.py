@@ -84,6 +84,7 @@ class BackendFaults(ProxyTest):
         self.expect_unavailable(self.start(port=free_port()), {"backend-unreachable"})
 
     def test_hanging(self):
+        # Less than `connect`: that the backend has accepted counts, not which time-out comes first.
         config = CONFIG.replace("backend-login: 10s", "backend-login: 2s")
         self.expect_unavailable(self.start(lambda connection: connection.recv(1), config=config), {"backend-timeout"})
 

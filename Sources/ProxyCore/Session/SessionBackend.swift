@@ -193,12 +193,12 @@ extension Session {
       return refuse(backend.login, .cancelled, LoginFailure(.cancelled, "the client did not answer in time"), on: loop)
     }
     // That it connected causes no event of its own: the backend speaks first, and that is waited for.
-    if backend.stage == .connecting, backend.others.isEmpty, loop.now < backend.deadline,
-      Syscall.peerAddress(backend.transport.descriptor) != nil
-    {
+    if backend.stage == .connecting, Syscall.peerAddress(backend.transport.descriptor) != nil {
       backend.stage = .dialogue
-      meterPart(.connect, backend.login, on: loop)
-      return .rest(.backend(backend))
+      if backend.others.isEmpty, loop.now < backend.deadline {
+        meterPart(.connect, backend.login, on: loop)
+        return .rest(.backend(backend))
+      }
     }
     let isConnecting = backend.stage == .connecting
     return isBroken(
