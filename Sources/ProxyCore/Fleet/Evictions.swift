@@ -37,16 +37,15 @@ final class Evictions: Sendable {
     let spared: Int?
     /// Users not moved yet, with their sessions; nil while they are being asked for.
     var users: [[SessionHandle]]?
-    /// Users a tick; known once it is known how many there are.
-    var perTick = 0.0
-    /// What of a user's move is due.
-    var due = 0.0
+    /// Known once it is known how many users there are.
+    var quota: EvictionQuota?
     var number: Int
   }
 
   /// Between two steps: as Dovecot spreads its disconnects.
   private static let tick = DispatchTimeInterval.milliseconds(100)
-  private static let ticksPerSecond = 10.0
+  /// Seconds that all take who are to go within less.
+  private static let leastTime = 0.1
 
   func attach(_ callbacks: Fleet.Callbacks) { state.withLock { $0.callbacks = callbacks } }
 
@@ -83,12 +82,13 @@ final class Evictions: Sendable {
         state.jobs[backend] = nil
         return
       }
-      switch job.pace {
-      case .rate(let rate): job.perTick = Double(rate) / Evictions.ticksPerSecond
-      case .within(let time):
-        let ticks = max(1, Double(time) / 1e9 * Evictions.ticksPerSecond)
-        if job.perTick == 0 { job.perTick = Double(users.count) / ticks }
-      }
+      let rate =
+        switch job.pace {
+        case .rate(let rate): Double(rate)
+        case .within(let time):
+          job.quota?.rate ?? Double(users.count) / max(Double(time) / 1e9, Evictions.leastTime)
+        }
+      job.quota = EvictionQuota(rate: rate, at: Clock.monotonic.now)
       job.users = users
       state.jobs[backend] = job
     }
@@ -104,10 +104,7 @@ final class Evictions: Sendable {
     let (kick, goesOn) = state.withLock { state in
       for (backend, known) in state.jobs {
         var job = known
-        guard var users = job.users else { continue }
-        job.due += job.perTick
-        let count = min(users.count, Int(job.due))
-        job.due -= Double(count)
+        guard var users = job.users, let count = job.quota?.take(users.count, at: Clock.monotonic.now) else { continue }
         kicks.append((users.suffix(count).flatMap { $0 }, job.reason))
         users.removeLast(count)
         // Some may have come while the others went: it ends when a question finds nobody.
@@ -121,5 +118,33 @@ final class Evictions: Sendable {
     for (handles, reason) in kicks where !handles.isEmpty { kick(handles, reason) }
     for (backend, number) in asks { ask(backend, number) }
     if goesOn { schedule() }
+  }
+}
+
+/// How many users may be let go by now, at so many a second.
+struct EvictionQuota {
+  /// Users a second.
+  let rate: Double
+  /// What of a user's turn is due.
+  private var due = 0.0
+  /// Until when it was reckoned, in nanoseconds.
+  private var reckoned: UInt64
+
+  /// A step answers for the time since the one before, so that the rate is kept on a busy machine too; for so many
+  /// nanoseconds at most, for nobody wants them all at once after a standstill.
+  static let longestStep: UInt64 = 300_000_000
+
+  init(rate: Double, at now: UInt64) {
+    self.rate = rate
+    reckoned = now
+  }
+
+  /// Of so many, the number whose turn it is.
+  mutating func take(_ all: Int, at now: UInt64) -> Int {
+    due += rate * Double(min(now - reckoned, EvictionQuota.longestStep)) / 1e9
+    reckoned = now
+    let count = min(all, Int(due))
+    due -= Double(count)
+    return count
   }
 }
