@@ -123,10 +123,14 @@ package final class Proxy: Sendable {
       }
     }
     let end = DispatchTime.now() + Proxy.adoption
-    for _ in loops { _ = adopted.wait(timeout: end) }
+    let late = loops.count { _ in adopted.wait(timeout: end) == .timedOut }
+    guard late > 0 else { return }
+    house.log.logger.warning(
+      "event loops are busy and go over to the change when they can", metadata: ["loops": "\(late)"])
   }
 
-  /// A loop's turn takes milliseconds. One that can't get to it for so long goes over when it can; the change is told then.
+  /// A loop's turn takes milliseconds; one that waits for a map that is locked, `timeouts.lookup` for each login. So long it
+  /// is waited for.
   private static let adoption = DispatchTimeInterval.seconds(5)
 
   /// Goes over to the certificates, keys and authorities that are there now, towards clients and towards backends each for
