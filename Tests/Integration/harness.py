@@ -425,8 +425,6 @@ class Service:
     def __init__(self, listener, serve):
         self.listener, self.serve = listener, serve
         self.connections, self.threads = [], []
-        self.is_closing = False
-        self.lock = threading.Lock()
         self.thread = threading.Thread(target=self._accept, daemon=True)
         self.thread.start()
 
@@ -437,39 +435,29 @@ class Service:
             except OSError:
                 return
             thread = threading.Thread(target=self._run, args=(connection,), daemon=True)
-            with self.lock:
-                self.connections.append(connection)
-                self.threads.append(thread)
-                thread.start()
+            self.connections.append(connection)
+            self.threads.append(thread)
+            thread.start()
 
     def _run(self, connection):
         with contextlib.suppress(OSError), connection:
             self.serve(connection)
 
-    def add(self, connection):
-        """What a connection became: TLS, for example."""
-        with self.lock:
-            self.connections.append(connection)
-            if self.is_closing:
-                connection.shutdown(socket.SHUT_RDWR)
-
     def close(self):
         """Nobody listens any more, and all connections end."""
         self._end([self.listener], [self.thread])
-        with self.lock:
-            self.is_closing = True
         self._end(self.connections, self.threads)
 
     @staticmethod
     def _end(sockets, threads):
-        for one in list(sockets):
+        for one in sockets:
             with contextlib.suppress(OSError):
                 one.shutdown(socket.SHUT_RDWR)
         for thread in threads:
             thread.join(DEADLINE)
             if thread.is_alive():
                 raise AssertionError("a thread does not notice that its socket was shut down")
-        for one in list(sockets):
+        for one in sockets:
             one.close()
 
 

@@ -138,8 +138,8 @@ class Answerer:
 
     `behave` may also raise ConnectionAbortedError to close at once."""
 
-    def __init__(self, behave, port=0, host="127.0.0.1", context=None, path=None):
-        self.behave, self.context, self.path, self.host = behave, context, path, host
+    def __init__(self, behave, port=0, host="127.0.0.1", path=None):
+        self.behave, self.path, self.host = behave, path, host
         self.requests, self.connections = [], 0
         self.lock = threading.Lock()
         self.port = port
@@ -161,35 +161,29 @@ class Answerer:
     @property
     def url(self):
         host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"http{'s' if self.context else ''}://{host}:{self.port}/auth"
+        return f"http://{host}:{self.port}/auth"
 
     def _serve(self, connection):
         with self.lock:
             self.connections += 1
-        if self.context:
-            connection = self.context.wrap_socket(connection, server_side=True, do_handshake_on_connect=False)
-            self.service.add(connection)
-        with contextlib.suppress(ConnectionAbortedError), connection:
-            if self.context:
-                connection.do_handshake()
-            buffer = b""
-            while True:
-                while b"\r\n\r\n" not in buffer:
-                    data = connection.recv(65536)
-                    if not data:
-                        return
-                    buffer += data
-                head, _, buffer = buffer.partition(b"\r\n\r\n")
-                request = Request(head)
-                with self.lock:
-                    self.requests.append(request)
-                answer = self.behave(request)
-                if answer is None:
-                    self.closed.wait()
+        buffer = b""
+        while True:
+            while b"\r\n\r\n" not in buffer:
+                data = connection.recv(65536)
+                if not data:
                     return
-                connection.sendall(answer)
-                if b"HTTP/1.0" in head.split(b"\r\n")[0]:
-                    return
+                buffer += data
+            head, _, buffer = buffer.partition(b"\r\n\r\n")
+            request = Request(head)
+            with self.lock:
+                self.requests.append(request)
+            answer = self.behave(request)
+            if answer is None:
+                self.closed.wait()
+                return
+            connection.sendall(answer)
+            if b"HTTP/1.0" in head.split(b"\r\n")[0]:
+                return
 
     def stop(self):
         """Ends the service and every connection, as if it were killed."""

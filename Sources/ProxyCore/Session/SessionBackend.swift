@@ -195,7 +195,7 @@ extension Session {
     // That it connected causes no event of its own: the backend speaks first, and that is waited for.
     if backend.stage == .connecting, Syscall.peerAddress(backend.transport.descriptor) != nil {
       backend.stage = .dialogue
-      if backend.others.isEmpty, loop.now < backend.deadline {
+      if loop.now < backend.deadline {
         meterPart(.connect, backend.login, on: loop)
         return .rest(.backend(backend))
       }
