@@ -10,7 +10,7 @@ import re
 import subprocess
 import time
 
-from harness import PASSWORD, Dovecot, Process, connects, free_ports, wait_for
+from harness import LOOPBACKS, PASSWORD, Dovecot, Process, connects, free_ports, greets, wait_for
 
 MASTER, MASTER_PASSWORD = "proxymaster", "master's secret"
 PROTOCOLS = ("imap", "pop3", "managesieve")
@@ -170,13 +170,22 @@ ssl_require_crl = no
 """
         return text + self.extra
 
+    def answers(self):
+        hosts = (*LOOPBACKS, *self.certificates)
+        header = b"PROXY TCP4 127.0.0.1 127.0.0.1 1 1\r\n"
+        return [lambda port=port, host=host, options=options: greets(port, host, **options)
+                for protocol in PROTOCOLS for host in hosts
+                for port, options in ((self.ports[protocol], {}), (self.ports[protocol + "_haproxy"], {"say": header}),
+                                      *([] if protocol == "managesieve" else [(self.ports[protocol + "s"], {"tls": True})]))]
+
     def start(self):
         super().start()
         try:
-            wait_for(f"Dovecot {self.name} speaks ManageSieve", lambda: connects(self.ports["managesieve"]))
             certificates = {"127.0.0.1": self.certificate, "::1": self.certificate, **self.certificates}
             binds = [(address, self.ports["managesieves"], pair) for address, pair in certificates.items()]
             self.front = HAProxy(self.dir, {"managesieves": (binds, self.ports["managesieve"])})
+            self.front.process.wait_ready("managesieves", *(lambda host=host, port=port: greets(port, host, tls=True)
+                                                            for host, port, _ in binds))
         except BaseException:
             self.stop()
             raise
@@ -229,14 +238,8 @@ class HAProxy:
         config = pathlib.Path(folder) / "haproxy.cfg"
         config.write_text("\n".join(lines) + "\n")
         self.process = Process(["/usr/sbin/haproxy", "-db", "-f", config], pathlib.Path(folder) / "haproxy.log")
-        ports = [binds[0][1] for binds, _ in listens.values()]
-        try:
-            wait_for("haproxy listens", lambda: not self.process.is_running() or all(map(connects, ports)))
-            if not self.process.is_running():
-                raise AssertionError(f"haproxy ended:\n{self.process.log()}")
-        except AssertionError:
-            self.stop()
-            raise
+        self.process.wait_ready("haproxy", *(lambda port=port, address=address: connects(port, address)
+                                             for binds, _ in listens.values() for address, port, _ in binds))
 
     def stop(self):
         self.process.stop()

@@ -7,13 +7,12 @@ import secrets
 import socket
 from typing import NamedTuple
 
-from harness import DEADLINE, Lines, quoted, unverified
+from harness import DEADLINE, UNVERIFIED, Lines, quoted
 
 TRANSPORTS = ("none", "starttls", "implicit")
 MECHANISMS = ("PLAIN", "LOGIN", "XOAUTH2", "OAUTHBEARER", "SCRAM-SHA-256", "SCRAM-SHA-1")
 TOKENS = ("XOAUTH2", "OAUTHBEARER")
 COMMAND = "command"  # LOGIN in IMAP, USER and PASS in POP3
-UNVERIFIED = unverified()  # one for all: making it reads every authority of the system
 
 
 class Result(NamedTuple):

@@ -26,7 +26,10 @@ PROXYD_ALL = os.environ.get("PROXYD_ALL", str(ROOT / ".build-all" / "release" / 
 # A library that has every proxyd nap around its system calls, or none: see naps.c.
 NAPS = os.environ.get("NAPS")
 PASSWORD = 'pa ss"wo\\rd'
-DEADLINE = 120 if NAPS else 20
+# How long a condition may take that will come true, in seconds. Long: it is only waited out by a test that fails.
+DEADLINE = 120 if NAPS else 60
+# How much of a log a failed test prints, in bytes.
+LOG_TAIL = 6_000
 
 
 def wait_for(what, condition, seconds=DEADLINE):
@@ -38,15 +41,29 @@ def wait_for(what, condition, seconds=DEADLINE):
             return value
         if time.monotonic() > end:
             raise AssertionError(f"not within {seconds} s: {what}")
-        time.sleep(0.01)
+        time.sleep(0.002)
 
 
-PORTS = collections.deque(random.SystemRandom().sample(range(20000, 32000), 12000))
+FIRST_PORT, LAST_PORT, MOST_WORKERS = 20_000, 31_999, 12
+
+
+def own_ports():
+    """The ports of this process, in random order: each of the processes that run tests side by side has a range of its own,
+    and what runs beside them the last one. Below those that the system gives to clients, so that none of them takes it
+    first."""
+    worker = os.environ.get("PYTEST_XDIST_WORKER", f"gw{MOST_WORKERS - 1}")
+    number, size = int(worker.removeprefix("gw")), (LAST_PORT + 1 - FIRST_PORT) // MOST_WORKERS
+    if number >= MOST_WORKERS:
+        raise AssertionError(f"at most {MOST_WORKERS} processes have ports of their own")
+    return random.SystemRandom().sample(range(FIRST_PORT + number * size, FIRST_PORT + (number + 1) * size), size)
+
+
+PORTS = collections.deque(own_ports())
+LOOPBACKS = ("127.0.0.1", "::1")
 
 
 def free_port():
-    """A port nobody listens on, v4 or v6, and nobody else here was given for long. Below those that the system gives to
-    clients, so that none of them takes it first."""
+    """A port that is free, v4 and v6, and that was given to nobody else here for long."""
     for _ in range(len(PORTS)):
         port = PORTS.popleft()
         PORTS.append(port)
@@ -63,11 +80,43 @@ def free_ports(*names):
     return {name: free_port() for name in names}
 
 
+def unverified():
+    context = ssl.create_default_context()
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    return context
+
+
+UNVERIFIED = unverified()  # one for all: making it reads every authority of the system
+
+
 def connects(port, host="127.0.0.1"):
     with contextlib.suppress(OSError):
         socket.create_connection((host, port), timeout=1).close()
         return True
     return False
+
+
+def greets(port, host="127.0.0.1", tls=False, say=b""):
+    """Whether a server answers who connects: it says something, after it has heard `say`."""
+    with contextlib.suppress(OSError), contextlib.ExitStack() as stack:
+        client = stack.enter_context(socket.create_connection((host, port), timeout=5))
+        if tls:
+            client = stack.enter_context(UNVERIFIED.wrap_socket(client))
+        client.sendall(say)
+        return bool(client.recv(4_096))
+    return False
+
+
+def freeze(pid):
+    """Stops a process, and returns once none of its threads runs: until then one may still read a question."""
+    def is_frozen():
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            stats = [path.read_text() for path in pathlib.Path(f"/proc/{pid}/task").glob("*/stat")]
+            return all(stat.rpartition(")")[2].split()[0] in "TtZX" for stat in stats)
+        return True
+    os.kill(pid, signal.SIGSTOP)
+    wait_for(f"process {pid} stands still", is_frozen)
 
 
 class Process:
@@ -88,6 +137,24 @@ class Process:
 
     def is_running(self):
         return self.popen.poll() is None
+
+    def wait_ready(self, what, *answers):
+        """Waits until each of the functions returns true: exactly what the tests will use must answer. If the process ends
+        before, or is late, it is stopped and the error holds its output."""
+        missing = list(answers)
+
+        def ready():
+            while missing and missing[0]():
+                missing.pop(0)
+            return not missing or not self.is_running()
+        try:
+            wait_for(f"{what} is ready", ready)
+            if not self.is_running():
+                raise AssertionError(f"{what} ended with {self.popen.returncode}")
+        except AssertionError as error:
+            with contextlib.suppress(AssertionError):
+                self.stop()
+            raise AssertionError(f"{error}\n{self.log()[-LOG_TAIL:]}") from None
 
     def send_signal(self, number):
         self.popen.send_signal(number)
@@ -189,15 +256,11 @@ class Dovecot:
         config = self.dir / "dovecot.conf"
         config.write_text(self.configuration())
         self.process = Process(["/usr/sbin/dovecot", "-F", "-c", config], self.dir / "output.log")
-        try:
-            wait_for(f"Dovecot {self.name} listens",
-                     lambda: not self.process.is_running() or connects(self.imap) and connects(self.pop3))
-            if not self.process.is_running():
-                raise AssertionError(f"Dovecot {self.name} ended")
-        except AssertionError as error:
-            log = self.process.log() + self.log()
-            self.stop()
-            raise AssertionError(f"{error}\n{log}")
+        self.process.wait_ready(f"Dovecot {self.name}", *self.answers())
+
+    def answers(self):
+        """What must answer before it is used: each protocol on each address. Dovecot greets once it can check passwords."""
+        return [lambda port=port, host=host: greets(port, host) for port in (self.imap, self.pop3) for host in LOOPBACKS]
 
     def log(self):
         path = self.dir / "dovecot.log"
@@ -338,7 +401,7 @@ class Lines:
     def __init__(self, port, host="127.0.0.1", tls=False, context=None, timeout=DEADLINE):
         self.socket = socket.create_connection((host, port), timeout=timeout)
         self.buffer = b""
-        self.context = context or unverified()
+        self.context = context or UNVERIFIED
         if tls:
             self.start_tls()
 
@@ -399,11 +462,6 @@ class Lines:
         self.close()
 
 
-def unverified():
-    context = ssl.create_default_context()
-    context.check_hostname = False
-    context.verify_mode = ssl.CERT_NONE
-    return context
 
 
 def quoted(text):
@@ -480,13 +538,30 @@ class FakeBackend:
 
 
 class TemporaryFolder:
-    """A folder that goes with its test, unless KEEP is set."""
+    """A folder that goes with its test, unless KEEP is set. A test that fails prints the ends of the logs in it."""
+
+    present = []
+    gone = []  # logs of folders that went with this test: (name, its end)
 
     def __init__(self):
         self.path = tempfile.mkdtemp(prefix="proxyd-test.")
         os.chmod(self.path, 0o755)
+        TemporaryFolder.present.append(self)
+
+    def logs(self):
+        """The ends of all logs of servers and of proxyd: (name, text)."""
+        found = []
+        for path in sorted(pathlib.Path(self.path).rglob("*")):
+            if (path.suffix in (".log", ".out") or path.name == "log") and path.is_file() and (size := path.stat().st_size):
+                with open(path, "rb") as file:
+                    file.seek(max(0, size - LOG_TAIL))
+                    found.append((str(path.relative_to(self.path)), file.read().decode(errors="replace")))
+        return found
 
     def remove(self):
+        TemporaryFolder.present.remove(self)
+        with contextlib.suppress(OSError):
+            TemporaryFolder.gone += self.logs()
         if os.environ.get("KEEP"):
             print(f"kept: {self.path}", file=sys.stderr)
         else:

@@ -8,7 +8,7 @@ import re
 import signal
 import subprocess
 
-from harness import FakeBackend, Process, connects, free_port, wait_for
+from harness import LOOPBACKS, FakeBackend, Process, free_port, freeze
 
 
 class Mailbox(FakeBackend):
@@ -61,7 +61,7 @@ class Server:
         self.stop()
 
     def pause(self):
-        self.process.send_signal(signal.SIGSTOP)
+        freeze(self.process.pid)
 
     def resume(self):
         if self.process and self.process.is_running():
@@ -72,16 +72,6 @@ class Server:
             self.resume()
             self.process.stop()
             self.process = None
-
-    def _started(self, name):
-        try:
-            wait_for(f"{name} listens", lambda: not self.process.is_running() or connects(self.port))
-            if not self.process.is_running():
-                raise AssertionError(f"{name} ended")
-        except AssertionError as error:
-            log = self.process.log()
-            self.stop()
-            raise AssertionError(f"{error}\n{log}")
 
 
 ADMIN = ("cn=admin,dc=example,dc=org", "admin secret")
@@ -143,7 +133,13 @@ ou: mail
     def start(self):
         urls = self.url + (f" ldaps://127.0.0.1:{self.tls_port}" if self.has_tls else "")
         self.process = Process(["/usr/sbin/slapd", "-d", "0", "-f", self.config, "-h", urls], self.dir / "log")
-        self._started("slapd")
+        self.process.wait_ready("slapd", *(lambda url=url: self.answers(url) for url in urls.split()))
+
+    def answers(self, url):
+        """Whether the administrator finds the entries there."""
+        done = subprocess.run(["ldapsearch", "-x", "-LLL", "-H", url, "-D", ADMIN[0], "-w", ADMIN[1], "-b", "dc=example,dc=org",
+                               "-s", "base", "dn"], env={**os.environ, "LDAPTLS_REQCERT": "never"}, capture_output=True)
+        return done.returncode == 0
 
     def modify(self, ldif):
         subprocess.run(["ldapmodify", "-x", "-H", self.url, "-D", "cn=root,dc=example,dc=org", "-w", "root"], input=ldif,
@@ -179,7 +175,15 @@ class Redis(Server):
         self.process = Process(
             ["/usr/bin/redis-server", "--port", self.port, "--bind", "127.0.0.1", "::1", "--unixsocket", self.socket, "--save",
              "", "--dir", self.dir, *self.options], self.dir / "log")
-        self._started("redis-server")
+        # The administrator asks through the socket, proxyd at the ports.
+        ways = [["-s", self.socket], *(["-h", host, "-p", str(self.port)] for host in LOOPBACKS)]
+        self.process.wait_ready("redis-server", *(lambda way=way: self.answers(way) for way in ways))
+
+    @staticmethod
+    def answers(way):
+        """Whether it says something to a client that comes this way: PONG, or that it wants a password."""
+        done = subprocess.run(["redis-cli", *way, "PING"], capture_output=True, text=True)
+        return done.stdout.startswith(("PONG", "NOAUTH"))
 
     def ask(self, *arguments, password=None):
         """A command, as the administrator."""

@@ -7,7 +7,7 @@ import pwd
 import socket
 import threading
 
-from harness import Process, Service, connects, free_port, wait_for
+from harness import LOOPBACKS, Process, Service, free_port, greets, wait_for
 
 NGINX = "/usr/sbin/nginx"
 MAIL_MODULE = "/usr/lib/nginx/modules/ngx_mail_module.so"
@@ -47,12 +47,12 @@ http {{
 
 
 class Nginx:
-    """A real nginx with a configuration, run as nobody, ended by pid."""
+    """A real nginx with a configuration, run as nobody, ended by pid. `answers` are functions that say whether it answers."""
 
-    def __init__(self, folder, name, text, ports):
+    def __init__(self, folder, name, text, answers):
         self.dir = pathlib.Path(folder) / name
         self.dir.mkdir()
-        self.text, self.ports, self.process = text, ports, None
+        self.text, self.answers, self.process = text, answers, None
         nobody = pwd.getpwnam("nobody")
         os.chown(self.dir, nobody.pw_uid, nobody.pw_gid)
         self.start()
@@ -62,14 +62,7 @@ class Nginx:
         config.write_text(self.text.replace("@DIR@", str(self.dir)))
         account = {"user": "nobody", "group": "nogroup", "extra_groups": []} if os.getuid() == 0 else {}
         self.process = Process([NGINX, "-p", self.dir, "-c", config, "-e", "stderr"], f"{self.dir}.log", **account)
-        try:
-            wait_for("nginx listens", lambda: not self.process.is_running() or all(map(connects, self.ports)))
-            if not self.process.is_running():
-                raise AssertionError("nginx ended")
-        except AssertionError as error:
-            log = self.process.log()
-            self.stop()
-            raise AssertionError(f"{error}\n{log}")
+        self.process.wait_ready("nginx", *self.answers)
 
     def stop(self):
         if self.process:
@@ -96,7 +89,9 @@ class NginxAnswerer(Nginx):
         if certificate:
             for path in certificate:
                 os.chmod(path, 0o644)
-        super().__init__(folder, name, text, [self.port])
+        request = b"GET /auth HTTP/1.0\r\n\r\n"
+        super().__init__(folder, name, text, [
+            lambda host=host: greets(self.port, host, tls=bool(certificate), say=request) for host in LOOPBACKS])
 
     @property
     def url(self):
@@ -104,11 +99,13 @@ class NginxAnswerer(Nginx):
 
 
 class NginxMail(Nginx):
-    """nginx's mail proxy; `mail` is what stands in its block `mail`, `ports` those it listens on."""
+    """nginx's mail proxy; `mail` is what stands in its block `mail`, `ports` those it listens on and how each is made to
+    greet: {port: options of `greets`}."""
 
     def __init__(self, folder, mail, ports, name="nginx-mail"):
         text = f"load_module {MAIL_MODULE};\n" + FRAME.format(dir=pathlib.Path(folder) / name) + f"mail {{\n{mail}\n}}\n"
-        super().__init__(folder, name, text, ports)
+        super().__init__(folder, name, text, [lambda port=port, options=options: greets(port, **options)
+                                              for port, options in ports.items()])
 
 
 class Request:

@@ -410,7 +410,8 @@ timeouts: {{ failure-delay: 100ms }}
         names = ("imap", "imaps", "pop3", "headed")
         ports = {name: free_port() for name in names}
         nginx = NginxMail(self.dir, self.NGINX.format(dir=self.dir, service=service.port, ca=authority.certificate, **ports),
-                          [ports[name] for name in names])
+                          {ports["imap"]: {}, ports["imaps"]: {"tls": True}, ports["pop3"]: {},
+                           ports["headed"]: {"say": b"PROXY UNKNOWN\r\n"}})
         self.addCleanup(nginx.stop)
         asked["nginx"] = self.play(ports, service, certificate)
         nginx.stop()

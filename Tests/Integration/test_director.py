@@ -8,7 +8,7 @@ import socket
 import subprocess
 import unittest
 
-from harness import Process, Proxy, TemporaryFolder, free_port, wait_for
+from harness import Process, Proxy, TemporaryFolder, free_port
 
 DIRECTOR = """\
 base_dir = {dir}/run
@@ -69,13 +69,7 @@ class Director:
         self.config = self.dir / "dovecot.conf"
         self.config.write_text(DIRECTOR.format(dir=self.dir, port=free_port(), hosts=" ".join(hosts), more=more))
         self.process = Process(["/usr/sbin/dovecot", "-F", "-c", self.config], self.dir / "output.log")
-        try:
-            wait_for("the director answers", lambda: self.run("status").returncode == 0)
-        except AssertionError as error:
-            log = self.dir / "dovecot.log"
-            text = self.process.log() + (log.read_text(errors="replace") if log.exists() else "")
-            self.stop()
-            raise AssertionError(f"{error}\n{text}")
+        self.process.wait_ready("the director", lambda: self.run("status").returncode == 0)
 
     def run(self, *words):
         return subprocess.run(["doveadm", "-c", self.config, "director", *words], capture_output=True, text=True)

@@ -9,8 +9,8 @@ import subprocess
 import threading
 import unittest
 
-from harness import (DEADLINE, PASSWORD, Dovecot, Lines, Proxy, TemporaryFolder, imap_login, make_certificate, make_map,
-                     quoted, unverified, wait_for)
+from harness import (DEADLINE, PASSWORD, UNVERIFIED, Dovecot, Lines, Proxy, TemporaryFolder, imap_login, make_certificate, make_map,
+                     quoted, wait_for)
 
 CONFIG = """
 loops: 2
@@ -79,18 +79,18 @@ class LoginTest(unittest.TestCase):
 
     def imap(self, transport, host="127.0.0.1"):
         if transport == "implicit":
-            return imaplib.IMAP4_SSL(host, self.proxy.ports["imaps"], ssl_context=unverified(), timeout=DEADLINE)
+            return imaplib.IMAP4_SSL(host, self.proxy.ports["imaps"], ssl_context=UNVERIFIED, timeout=DEADLINE)
         client = imaplib.IMAP4(host, self.proxy.ports["imap"], timeout=DEADLINE)
         if transport == "starttls":
-            client.starttls(unverified())
+            client.starttls(UNVERIFIED)
         return client
 
     def pop3(self, transport):
         if transport == "implicit":
-            return poplib.POP3_SSL("127.0.0.1", self.proxy.ports["pop3s"], context=unverified(), timeout=DEADLINE)
+            return poplib.POP3_SSL("127.0.0.1", self.proxy.ports["pop3s"], context=UNVERIFIED, timeout=DEADLINE)
         client = poplib.POP3("127.0.0.1", self.proxy.ports["pop3"], timeout=DEADLINE)
         if transport == "starttls":
-            client.stls(unverified())
+            client.stls(UNVERIFIED)
         return client
 
     def curl(self, protocol, transport, user, path):

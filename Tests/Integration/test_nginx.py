@@ -5,9 +5,9 @@ import concurrent.futures
 import os
 import subprocess
 
-from harness import PROXYD_ALL, ROOT, Dovecot, Process, ProxyTest, connects, free_port, make_certificate, running, wait_for
+from harness import PROXYD_ALL, ROOT, Dovecot, ProxyTest, free_port, greets, make_certificate, running
 from sources_http import Answerer, NginxMail, says
-from test_perdition import SERVICES, TLS, meaning, play
+from test_perdition import SERVICES, TLS, is_implicit, meaning, play
 
 MAIL = """
   server_name localhost;
@@ -145,7 +145,8 @@ class NginxTests(ProxyTest):
 
     def test_the_same_sessions(self):
         ports = {name: free_port() for name in SERVICES if name != "managesieve"}
-        nginx = NginxMail(self.dir, MAIL.format(dir=self.dir, service=self.service.port, **ports), ports.values())
+        nginx = NginxMail(self.dir, MAIL.format(dir=self.dir, service=self.service.port, **ports),
+                          {port: {"tls": is_implicit(name)} for name, port in ports.items()})
         try:
             theirs = self.play(ports)
         finally:
@@ -159,8 +160,8 @@ class NginxTests(ProxyTest):
         self.assertNotIn("of the site", (out / "proxyd.yaml").read_text() + (out / "report.txt").read_text())
         proxy = running(PROXYD_ALL, out / "proxyd.yaml", self.dir / "proxyd.log")
         try:
-            wait_for("proxyd listens", lambda: not proxy.is_running() or all(map(connects, ports.values())))
-            self.assertTrue(proxy.is_running(), proxy.log())
+            proxy.wait_ready("proxyd", *(lambda name=name, port=port: greets(port, tls=is_implicit(name))
+                                         for name, port in ports.items()))
             ours = self.play(ports)
         finally:
             proxy.stop()

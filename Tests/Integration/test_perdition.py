@@ -5,11 +5,10 @@ import os
 import pathlib
 import re
 import subprocess
-import tempfile
 import unittest
 
 from backends import FullDovecot, free_ports
-from harness import PROXYD, ROOT, Process, Lines, connects, make_certificate, running, wait_for
+from harness import PROXYD, ROOT, Lines, Process, TemporaryFolder, greets, make_certificate, running
 
 SERVICES = {"imap4": "imap", "imap4s": "imap", "pop3": "pop3", "pop3s": "pop3", "managesieve": "managesieve"}
 PASSWORD = "secret"
@@ -214,13 +213,24 @@ def play(service, port, steps):
     return said
 
 
+def is_implicit(service):
+    """Whether the service begins with TLS."""
+    return service.endswith("s")
+
+
 class Perdition:
     """One real Perdition a service, as Debian runs them."""
 
-    def __init__(self, folder, confs):
+    def __init__(self, folder, confs, ports):
         self.daemons = [
             Process([f"/usr/sbin/perdition.{'imaps' if service == 'imap4s' else service}", "--no_daemon", "-f", conf,
                      "--pid_file", ""], folder / f"{service}.out") for service, conf in confs.items()]
+        try:
+            for service, daemon in zip(confs, self.daemons):
+                daemon.wait_ready(f"perdition for {service}", lambda: greets(ports[service], tls=is_implicit(service)))
+        except AssertionError:
+            self.stop()
+            raise
 
     def stop(self):
         for daemon in self.daemons:
@@ -231,10 +241,9 @@ class PerditionTests(unittest.TestCase):
     maxDiff = None
 
     def setUp(self):
-        folder = tempfile.TemporaryDirectory(prefix="proxyd-perdition-")
-        self.addCleanup(folder.cleanup)
-        self.folder = pathlib.Path(folder.name)
-        os.chmod(self.folder, 0o755)
+        folder = TemporaryFolder()
+        self.addCleanup(folder.remove)
+        self.folder = pathlib.Path(folder.path)
         self.certificate = make_certificate(self.folder)
         self.dovecot = FullDovecot(self.folder, "a", ["alice", "bob", "carol@example.org"], PASSWORD,
                                    certificate=self.certificate)
@@ -256,10 +265,8 @@ class PerditionTests(unittest.TestCase):
 
     def play_both(self, confs, scenarios, *words):
         """The transcripts of Perdition and, with what was imported of its files, of proxyd on the same ports."""
-        perdition = Perdition(self.folder, confs)
+        perdition = Perdition(self.folder, confs, self.ports)
         try:
-            for service in confs:
-                wait_for(f"perdition listens for {service}", lambda: connects(self.ports[service]))
             theirs = self.play(scenarios)
         finally:
             perdition.stop()
@@ -271,10 +278,8 @@ class PerditionTests(unittest.TestCase):
         self.assertEqual(check.returncode, 0, check.stderr)
         proxy = running(PROXYD, config, self.folder / "proxyd.log")
         try:
-            for service in confs:
-                wait_for(f"proxyd listens for {service}",
-                         lambda: connects(self.ports[service]) or not proxy.is_running())
-            self.assertTrue(proxy.is_running(), proxy.log())
+            proxy.wait_ready("proxyd", *(lambda service=service: greets(self.ports[service], tls=is_implicit(service))
+                                         for service in confs))
             ours = self.play(scenarios)
         finally:
             proxy.stop()

@@ -9,7 +9,7 @@ import subprocess
 import time
 
 from backends import FullDovecot, free_ports
-from harness import PROXYD, Lines, Process, Proxy, ProxyTest, connects, make_certificate, running, wait_for
+from harness import PROXYD, Lines, Process, Proxy, ProxyTest, greets, make_certificate, running, wait_for
 
 PASSWORD = "secret"
 FILTER = "/etc/fail2ban/filter.d/perdition.conf"
@@ -221,7 +221,7 @@ class PerditionLogTest(ProxyTest):
         process = Process([f"/usr/sbin/perdition.{program}", "--no_daemon", "-f", config, "--pid_file", ""],
                           self.dir / f"{instance}.out")
         self.addCleanup(process.stop)
-        wait_for(f"perdition listens as {instance}", lambda: connects(self.ports[instance], address))
+        process.wait_ready(f"perdition as {instance}", lambda: greets(self.ports[instance], address, tls=tls == "implicit"))
         return log
 
     def proxyd(self, instances, more=""):
