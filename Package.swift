@@ -19,6 +19,17 @@ let house: [SwiftSetting] = [
 /// Tests may be plain.
 let tests: [SwiftSetting] = [.swiftLanguageMode(.v6), .enableExperimentalFeature("Lifetimes")]
 
+/// Whether only the tests of what shares memory are built, for ThreadSanitizer (see `make thread`).
+let onlyThreads = Context.environment["PROXYD_TESTS"] == "threads"
+
+/// The tests of values, which nobody shares.
+let testsOfValues: [Target] = [
+  .testTarget(name: "ProtocolsTests", dependencies: ["Protocols"], exclude: ["Transcripts"], swiftSettings: tests),
+  .testTarget(
+    name: "MigrationTests", dependencies: ["Migration", "ProxyCore"], exclude: ["Corpus", "NginxCorpus"],
+    swiftSettings: tests),
+]
+
 let package = Package(
   name: "mailproxyd",
   products: [
@@ -79,11 +90,7 @@ let package = Package(
 
     // One program runs all tests; this is how it starts.
     .target(name: "TestProcess", path: "Tests/TestProcess"),
-    .testTarget(name: "ProtocolsTests", dependencies: ["Protocols"], exclude: ["Transcripts"], swiftSettings: tests),
     .testTarget(name: "ProxyCoreTests", dependencies: ["ProxyCore", "COpenSSL", "TestProcess"], swiftSettings: tests),
-    .testTarget(
-      name: "MigrationTests", dependencies: ["Migration", "ProxyCore"], exclude: ["Corpus", "NginxCorpus"],
-      swiftSettings: tests),
     .testTarget(name: "proxydTests", dependencies: ["proxyd"], swiftSettings: tests),
-  ]
+  ] + (onlyThreads ? [] : testsOfValues)
 )

@@ -1,7 +1,12 @@
 /// What the program says on its terminal.
 
 internal import Glibc
-internal import Synchronization
+internal import ProxyCore
+
+// A build for ThreadSanitizer has a Mutex of ProxyCore's.
+#if !PROXYD_TSAN
+  internal import struct Synchronization.Mutex
+#endif
 
 enum Console {
   /// A line on standard output, at the end of the program at the latest. What can't be written ends it, see `write`.

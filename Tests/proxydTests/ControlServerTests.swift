@@ -4,8 +4,12 @@ import Foundation
 import Glibc
 import Logging
 import ProxyCore
-import Synchronization
 import Testing
+
+// A build for ThreadSanitizer has a Mutex of ProxyCore's.
+#if !PROXYD_TSAN
+  import struct Synchronization.Mutex
+#endif
 
 @testable import proxyd
 

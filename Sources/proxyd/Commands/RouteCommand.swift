@@ -4,7 +4,11 @@ internal import ArgumentParser
 internal import Dispatch
 internal import Protocols
 internal import ProxyCore
-internal import Synchronization
+
+// A build for ThreadSanitizer has a Mutex of ProxyCore's.
+#if !PROXYD_TSAN
+  internal import struct Synchronization.Mutex
+#endif
 
 struct RouteCommand: ParsableCommand {
   static let configuration = CommandConfiguration(

@@ -3,7 +3,11 @@
 internal import Dispatch
 internal import Logging
 internal import ProxyCore
-internal import Synchronization
+
+// A build for ThreadSanitizer has a Mutex of ProxyCore's.
+#if !PROXYD_TSAN
+  internal import struct Synchronization.Mutex
+#endif
 
 final class ControlServer: Sendable {
   private let listener: UnixListener

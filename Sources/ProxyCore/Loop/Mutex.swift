@@ -1,17 +1,20 @@
-/// Stands in for the standard library's `Mutex` in a build for ThreadSanitizer, and only there.
+/// Stands in for the standard library's `Mutex` in a build for ThreadSanitizer, in every module, and only there.
 ///
-/// Under contention `Mutex` is handed over by the kernel (FUTEX_UNLOCK_PI), which the sanitizer does not see: it reports
-/// races that are none. It knows pthread's.
+/// Under contention the library's is handed over by the kernel (FUTEX_UNLOCK_PI), which the sanitizer does not see: it reports
+/// races between two sections of one lock (Tests/Sanitizers shows it). It knows pthread's. `make thread` fails if an object
+/// of the build refers to the library's.
 
 #if PROXYD_TSAN
   internal import Glibc
 
+  /// A lock around a value, as the standard library's.
   @safe
-  struct Mutex<Value: ~Copyable>: ~Copyable, @unchecked Sendable {
+  package struct Mutex<Value: ~Copyable>: ~Copyable, @unchecked Sendable {
     private let lock: UnsafeMutablePointer<pthread_mutex_t>
     private let value: UnsafeMutablePointer<Value>
 
-    init(_ initial: consuming sending Value) {
+    /// Not locked.
+    package init(_ initial: consuming sending Value) {
       // SAFETY: both are this value's alone until `deinit`; the value is touched under the lock only.
       unsafe lock = .allocate(capacity: 1)
       unsafe lock.initialize(to: pthread_mutex_t())
@@ -27,7 +30,8 @@
       unsafe value.deallocate()
     }
 
-    borrowing func withLock<Result: ~Copyable, Failure: Error>(
+    /// Runs the body while nobody else is inside; throws what the body does.
+    package borrowing func withLock<Result: ~Copyable, Failure: Error>(
       _ body: (inout Value) throws(Failure) -> Result
     ) throws(Failure) -> Result {
       unsafe pthread_mutex_lock(lock)
