@@ -31,6 +31,8 @@ package actor EventLoop {
   private var expired: [Int] = []
   /// Sessions to be stepped again before the loop waits: TLS holds bytes for them that no event will tell of.
   private var unfinished: [Token] = []
+  /// Those of the round before, while they are stepped. Two arrays in turn: emptying one that is being read would allocate.
+  private var resumed: [Token] = []
   /// Sessions begun here, for their names.
   private var count = 0
   /// Searches begun here.
@@ -169,9 +171,9 @@ package actor EventLoop {
   /// Steps the sessions that were left unfinished, once each.
   private func resume() {
     guard !unfinished.isEmpty else { return }
-    let tokens = unfinished
-    unfinished.removeAll(keepingCapacity: true)
-    for token in tokens { sessions[token]?.step(on: self) }
+    swap(&unfinished, &resumed)
+    for token in resumed { sessions[token]?.step(on: self) }
+    resumed.removeAll(keepingCapacity: true)
   }
 
   private func expire() {
