@@ -1,5 +1,5 @@
 /// A libFuzzer target for each reader of what is neither a client's nor a mail server's: imported configurations and maps,
-/// services' answers, and operators' templates and queries. Chosen by the environment's PROXYD_FUZZ.
+/// services' answers, and operators' templates and queries.
 ///
 /// Nothing may trap or run away, what is made of the same bytes is the same, and what is promised of a result holds.
 
@@ -7,10 +7,8 @@ import Glibc
 import Migration
 import Protocols
 
-/// What libFuzzer calls with every input.
-@_cdecl("LLVMFuzzerTestOneInput")
-public func fuzz(_ start: UnsafePointer<UInt8>, _ count: Int) -> CInt {
-  let bytes = Array(UnsafeBufferPointer(start: start, count: count))
+/// Plays an input to the target of that name; false if there is none.
+func fuzzAnswer(_ target: String, _ bytes: [UInt8]) -> Bool {
   switch target {
   case "perdition-site": importSite(bytes)
   case "perdition-map": readMaps(bytes)
@@ -19,14 +17,10 @@ public func fuzz(_ start: UnsafePointer<UInt8>, _ count: Int) -> CInt {
   case "auth-http": readAnswer(bytes)
   case "name-templates": expandTemplates(bytes)
   case "sql-query": readQuery(bytes)
-  default: fatalError("PROXYD_FUZZ names no target")
+  default: return false
   }
-  return 0
+  return true
 }
-
-private let target = getenv("PROXYD_FUZZ").map { String(cString: $0) } ?? ""
-
-private func expect(_ condition: Bool, _ what: String) { if !condition { fatalError(what) } }
 
 /// The parts of an input, parted by NUL, which no text of these holds.
 private func parts(_ bytes: [UInt8], _ count: Int) -> [[UInt8]] {

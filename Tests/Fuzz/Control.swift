@@ -6,24 +6,18 @@ import Glibc
 
 @testable import Protocols
 
-/// What libFuzzer calls with every input.
-@_cdecl("LLVMFuzzerTestOneInput")
-public func fuzz(_ start: UnsafePointer<UInt8>, _ count: Int) -> CInt {
-  let bytes = Array(UnsafeBufferPointer(start: start, count: count))
+/// Plays an input to the target of that name; false if there is none.
+func fuzzControl(_ target: String, _ bytes: [UInt8]) -> Bool {
   switch target {
   case "control-request": readRequest(bytes)
   case "shown-text": showText(bytes)
   case "trace-imap-backend": trace(.imap, bytes)
   case "trace-pop3-backend": trace(.pop3, bytes)
   case "trace-managesieve-backend": trace(.manageSieve, bytes)
-  default: fatalError("PROXYD_FUZZ names no target")
+  default: return false
   }
-  return 0
+  return true
 }
-
-private let target = getenv("PROXYD_FUZZ").map { String(cString: $0) } ?? ""
-
-private func expect(_ condition: Bool, _ what: String) { if !condition { fatalError(what) } }
 
 /// What is read is written and read again alike, and holds nothing that its command does not know.
 private func readRequest(_ bytes: [UInt8]) {

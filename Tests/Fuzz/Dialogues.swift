@@ -1,6 +1,5 @@
-/// A libFuzzer target for each dialogue, chosen by the environment's PROXYD_FUZZ: imap-client, imap-backend, pop3-client,
-/// pop3-backend, managesieve-client, managesieve-backend, and imap-probe and its like; and proxy-header. Compiled as a
-/// module beside Protocols (see `run`).
+/// A libFuzzer target for each dialogue: imap-client, imap-backend, pop3-client,
+/// pop3-backend, managesieve-client, managesieve-backend, and imap-probe and its like; and proxy-header.
 ///
 /// The bytes are played whole and cut in two; nothing may trap, whatever is said must stay within bounds and within its
 /// lines, nothing of the login may be said before TLS where that is demanded, and the cut must make no difference. The
@@ -10,11 +9,9 @@ import Glibc
 
 @testable import Protocols
 
-/// What libFuzzer calls with every input.
-@_cdecl("LLVMFuzzerTestOneInput")
-public func fuzz(_ start: UnsafePointer<UInt8>, _ count: Int) -> CInt {
-  let input = Array(UnsafeBufferPointer(start: start, count: count))
-  guard input.count >= 3 else { return 0 }
+/// Plays an input to a dialogue or a reader of headers.
+func fuzzDialogue(_ target: DialogueTarget, _ input: [UInt8]) {
+  guard input.count >= 3 else { return }
   let bytes = Array(input.dropFirst(3))
   let cut = bytes.isEmpty ? 0 : Int(input[0]) * bytes.count / 256
   let pieces = [Array(bytes[..<cut]), Array(bytes[cut...])]
@@ -28,29 +25,32 @@ public func fuzz(_ start: UnsafePointer<UInt8>, _ count: Int) -> CInt {
     expect(playProbe(mailProtocol, choices, [bytes]) == playProbe(mailProtocol, choices, pieces), "the cut shows")
   case .proxyHeader: readHeader(bytes, cut)
   }
-  return 0
 }
 
-private enum Target {
+enum DialogueTarget {
   case client(MailProtocol)
   case backend(MailProtocol)
   case probe(MailProtocol)
   case proxyHeader
-}
 
-private let target: Target = {
-  let name = getenv("PROXYD_FUZZ").map { String(cString: $0) } ?? ""
-  if name == "proxy-header" { return .proxyHeader }
-  let words = name.split(separator: "-")
-  guard words.count == 2, let mailProtocol = MailProtocol(rawValue: String(words[0])) else {
-    fatalError("PROXYD_FUZZ names no target")
+  /// The target of that name; nil if there is none.
+  init?(_ name: String) {
+    let words = name.split(separator: "-").map(String.init)
+    guard words.count == 2 else { return nil }
+    if name == "proxy-header" {
+      self = .proxyHeader
+    } else if let mailProtocol = MailProtocol(rawValue: words[0]) {
+      switch words[1] {
+      case "client": self = .client(mailProtocol)
+      case "backend": self = .backend(mailProtocol)
+      case "probe": self = .probe(mailProtocol)
+      default: return nil
+      }
+    } else {
+      return nil
+    }
   }
-  switch words[1] {
-  case "client": return .client(mailProtocol)
-  case "probe": return .probe(mailProtocol)
-  default: return .backend(mailProtocol)
-  }
-}()
+}
 
 /// What the input decides besides the bytes.
 private struct Choices {
@@ -61,8 +61,6 @@ private struct Choices {
   func bit(_ index: Int) -> Bool { terms >> (index & 7) & 1 == 1 }
   func tells(_ turn: Int) -> Bool { told >> (turn & 7) & 1 == 1 }
 }
-
-private func expect(_ condition: Bool, _ what: String) { if !condition { fatalError(what) } }
 
 /// Whether what is said is whole lines, with no control character in them.
 private func isLines(_ said: ArraySlice<UInt8>) -> Bool {
