@@ -25,8 +25,13 @@ class Server:
         self.dir = pathlib.Path(folder) / name
         self.dir.mkdir()
         os.chmod(self.dir, 0o755)
+        # Of its own: MariaDB removes at its start what it takes for left-over files of an earlier one, and takes those of
+        # another that runs for such.
+        self.temporary = self.dir / "tmp"
+        self.temporary.mkdir()
         self.user = pwd.getpwnam(user)
-        os.chown(self.dir, self.user.pw_uid, self.user.pw_gid)
+        for path in (self.dir, self.temporary):
+            os.chown(path, self.user.pw_uid, self.user.pw_gid)
         self.port = free_port()
         self.process = None
         self.queries = self.dir / "queries.log"
@@ -38,7 +43,8 @@ class Server:
     def once(self, *argv):
         """Runs a program to its end, as the server's user."""
         done = subprocess.run(self.as_user(argv), cwd=self.dir, capture_output=True, text=True, timeout=120,
-                              env={"PATH": os.environ["PATH"], "HOME": str(self.dir), "LC_ALL": "C"})
+                              env={"PATH": os.environ["PATH"], "HOME": str(self.dir), "LC_ALL": "C",
+                                   "TMPDIR": str(self.temporary)})
         if done.returncode != 0:
             raise AssertionError(f"{argv}: {done.stdout}{done.stderr}")
         return done.stdout
@@ -194,7 +200,7 @@ class MariaDB(Server):
         self.once("mariadb-install-db", "--no-defaults", f"--datadir={self.data}", "--skip-test-db",
                   "--auth-root-authentication-method=normal")
         self.requirement = "REQUIRE SSL" if certificate else ""
-        self.options = [f"--datadir={self.data}", f"--socket={self.socket}", f"--port={self.port}",
+        self.options = [f"--datadir={self.data}", f"--tmpdir={self.temporary}", f"--socket={self.socket}", f"--port={self.port}",
                         "--bind-address=127.0.0.1,127.0.0.2,::1", "--skip-name-resolve=0", "--general-log=1",
                         f"--general-log-file={self.queries}", "--innodb-flush-log-at-trx-commit=2",
                         "--innodb-buffer-pool-size=16M", f"--pid-file={self.dir}/pid", "--max-connections=50",
