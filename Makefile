@@ -27,7 +27,10 @@ TESTS ?=
 WORKERS ?= 6
 PYTEST := $(PYTHON) -m pytest -q -p no:cacheprovider -W error::ResourceWarning -n $(WORKERS) --dist loadgroup
 
-# The package manager builds everything anew when PATH has changed. So it always gets the same.
+# The package manager names traits in an order that differs from plan to plan, and builds everything anew where it does. Swift
+# hashes alike in each process with this; tests run without it.
+BUILD := SWIFT_DETERMINISTIC_HASHING=1 $(SWIFT) build
+# It does so, too, when PATH has changed. So it always gets the same.
 SWIFT_FOLDER := $(patsubst %/,%,$(dir $(shell command -v $(SWIFT))))
 export PATH := $(if $(SWIFT_FOLDER),$(SWIFT_FOLDER):)/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 export PYTHONDONTWRITEBYTECODE := 1
@@ -40,12 +43,12 @@ all: build
 
 # The Swift runtime is linked in: 4 MB resident instead of 15, and nothing to install beside the binary.
 build: packages
-	$(SWIFT) build -c release --static-swift-stdlib --product proxyd $(if $(TRAITS),--traits $(TRAITS))
+	$(BUILD) -c release --static-swift-stdlib --product proxyd $(if $(TRAITS),--traits $(TRAITS))
 
 # The same with every source there is, for the tests of those.
 build-all:
 	@etc/demo/packages build-all
-	$(SWIFT) build -c release --static-swift-stdlib --product proxyd --enable-all-traits --scratch-path .build-all
+	$(BUILD) -c release --static-swift-stdlib --product proxyd --enable-all-traits --scratch-path .build-all
 
 run: packages-run build
 	$(PYTHON) etc/demo/run.py
@@ -67,19 +70,22 @@ unit: packages
 	SWIFT_BACKTRACE=enable=no $(SWIFT) test
 
 # All unit tests, with every trait, under AddressSanitizer. In a build folder of its own: the libraries are instrumented too.
+address: FLAGS := --enable-all-traits --sanitize=address --scratch-path .build-address -Xswiftc -gline-tables-only
 address:
 	@etc/demo/packages build-all
-	SWIFT_BACKTRACE=enable=no ASAN_OPTIONS="detect_leaks=0" \
-	  $(SWIFT) test --enable-all-traits --sanitize=address --scratch-path .build-address -Xswiftc -gline-tables-only
+	$(BUILD) --build-tests $(FLAGS)
+	SWIFT_BACKTRACE=enable=no ASAN_OPTIONS="detect_leaks=0" $(SWIFT) test --skip-build $(FLAGS)
 
 # What shares memory, under ThreadSanitizer: all of ProxyCore but values and what one thread does alone, and the control
 # server. PROXYD_TSAN: locks the sanitizer can see.
 thread: export PROXYD_TESTS := threads
+thread: FLAGS := --enable-all-traits --sanitize=thread --scratch-path .build-thread -Xswiftc -DPROXYD_TSAN \
+  -Xswiftc -gline-tables-only
 thread:
 	@etc/demo/packages build-all
-	SWIFT_BACKTRACE=enable=no TSAN_OPTIONS="halt_on_error=1" \
-	  $(SWIFT) test --enable-all-traits --sanitize=thread --scratch-path .build-thread -Xswiftc -DPROXYD_TSAN \
-	  -Xswiftc -gline-tables-only --filter 'ProxyCoreTests|ControlServerTests' --skip 'RelayTests|RingTests|BoundedLoadTests' \
+	$(BUILD) --build-tests $(FLAGS)
+	SWIFT_BACKTRACE=enable=no TSAN_OPTIONS="halt_on_error=1" $(SWIFT) test --skip-build $(FLAGS) \
+	  --filter 'ProxyCoreTests|ControlServerTests' --skip 'RelayTests|RingTests|BoundedLoadTests' \
 	  --skip 'HealthTests|UserTableTests|SQLQueryTests|SQLRowsTests|PerditionLineTests|PerditionRulesTests|EvictionQuotaTests'
 	Tests/Sanitizers/run .build-thread/debug/
 
