@@ -313,7 +313,7 @@ struct ControlServerTests {
     let stage = try Stage(PlayedProxy(sessions: 1_000_000), patience: patience)
     let talk = try stage.connect()
     if !text.isEmpty { talk.say(text) }
-    let end = Date().addingTimeInterval(10)
+    let end = Date().addingTimeInterval(60)
     while !talk.stream.isClosed, Date() < end { usleep(2_000) }
     #expect(talk.stream.isClosed)
   }
@@ -331,7 +331,7 @@ struct ControlServerTests {
         == [#"{"error":{"code":"busy","message":"32 clients are connected, and no more may be"}}"#])
     // A place that is given up can be taken.
     talks.removeLast().stream.shutdown()
-    let end = Date().addingTimeInterval(10)
+    let end = Date().addingTimeInterval(60)
     var answer: [String] = []
     while Date() < end {
       let talk = try stage.connect()
@@ -377,7 +377,7 @@ struct ControlServerTests {
     let stage = try Stage()
     let talk = try stage.connect()
     talk.say("{\"command\":\"trace\",\"user\":\"alice\",\"seconds\":60,\"lines\":2}\n")
-    let end = Date().addingTimeInterval(10)
+    let end = Date().addingTimeInterval(60)
     while stage.proxy.calls.withLock({ $0.isEmpty }), Date() < end { usleep(1_000) }
     #expect(stage.proxy.calls.withLock { $0 } == ["trace alice 60 2"])
     // As many as may be look: another can't.
