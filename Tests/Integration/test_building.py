@@ -19,8 +19,8 @@ printf '%s\n' "$@" >> "$ROOT/installed"
 touch "$ROOT/etc/systemd/system/multi-user.target.wants/dovecot.service"
 touch "$ROOT/etc/systemd/system/sockets.target.wants/dovecot.socket"
 touch "$ROOT/etc/rc2.d/S01perdition" "$ROOT/etc/rc2.d/K01slapd"''',
-    "deb-systemd-helper": 'echo "$@" >> "$ROOT/told"',
-    "update-rc.d": 'echo "$@" >> "$ROOT/told"',
+    "systemctl": 'echo "$@" >> "$ROOT/told"; rm "$ROOT"/etc/systemd/system/*.wants/"$2"',
+    "update-rc.d": 'echo "$@" >> "$ROOT/told"; mv "$ROOT/etc/rc2.d/S01$1" "$ROOT/etc/rc2.d/K01$1"',
 }
 
 
@@ -47,6 +47,8 @@ class Packages(ProxyTest):
         self.install("test")
         told = (self.root / "told").read_text().splitlines()
         self.assertEqual(sorted(told), ["disable dovecot.service", "disable dovecot.socket", "perdition disable"])
+        left = {path.name for path in self.root.glob("etc/**/*") if path.is_file()}
+        self.assertEqual(left, {"nginx.service", "K01perdition", "K01slapd"})
         self.assertFalse((self.root / "usr/sbin/policy-rc.d").exists())
 
     def test_building_needs_no_server(self):
