@@ -54,7 +54,7 @@ run: packages-run build
 	$(PYTHON) etc/demo/run.py
 
 test: packages
-	@etc/demo/packages run
+	@etc/demo/packages test
 	@$(PYTHON) Tests/gate.py
 
 test-long: packages-test build build-all
@@ -63,16 +63,15 @@ test-long: packages-test build build-all
 	$(MAKE) fuzz FUZZ_SECONDS=600
 
 # An incremental build, and the unit tests of the modules that differ from HEAD and of those that use them.
-dev: packages
+dev: packages-test
 	@SWIFT=$(SWIFT) Tests/dev
 
-unit: packages
+unit: packages-test
 	SWIFT_BACKTRACE=enable=no $(SWIFT) test
 
 # All unit tests, with every trait, under AddressSanitizer. In a build folder of its own: the libraries are instrumented too.
 address: FLAGS := --enable-all-traits --sanitize=address --scratch-path .build-address -Xswiftc -gline-tables-only
-address:
-	@etc/demo/packages build-all
+address: packages-test
 	$(BUILD) --build-tests $(FLAGS)
 	SWIFT_BACKTRACE=enable=no ASAN_OPTIONS="detect_leaks=0" $(SWIFT) test --skip-build $(FLAGS)
 
@@ -81,8 +80,7 @@ address:
 thread: export PROXYD_TESTS := threads
 thread: FLAGS := --enable-all-traits --sanitize=thread --scratch-path .build-thread -Xswiftc -DPROXYD_TSAN \
   -Xswiftc -gline-tables-only
-thread:
-	@etc/demo/packages build-all
+thread: packages-test
 	$(BUILD) --build-tests $(FLAGS)
 	SWIFT_BACKTRACE=enable=no TSAN_OPTIONS="halt_on_error=1" $(SWIFT) test --skip-build $(FLAGS) \
 	  --filter 'ProxyCoreTests|ControlServerTests' --skip 'RelayTests|RingTests|BoundedLoadTests' \
@@ -108,7 +106,7 @@ naps: packages-test build build-all
 counts: packages-test $(filter build,$(BUILDS))
 	$(PYTHON) Tests/Counts/counts.py $(if $(ACCEPT),--accept) $(if $(ROWS),"$(ROWS)")
 
-fuzz: packages
+fuzz: packages-test
 	SWIFT_BACKTRACE=enable=no Tests/Fuzz/run $(FUZZ_SECONDS)
 
 lint: packages

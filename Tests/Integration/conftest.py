@@ -9,6 +9,7 @@ LONGEST = ["test_sql", "test_clients", "test_logins", "test_matrix", "test_chain
            "test_perdition_log", "test_fleet", "test_faults", "test_directories", "test_drain", "test_fleet_faults"]
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist, which reads the marks
 def pytest_collection_modifyitems(items):
     for item in items:
         # Servers that a class has started serve all of its tests.

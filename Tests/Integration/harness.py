@@ -551,11 +551,13 @@ class TemporaryFolder:
     def logs(self):
         """The ends of all logs of servers and of proxyd: (name, text)."""
         found = []
-        for path in sorted(pathlib.Path(self.path).rglob("*")):
-            if (path.suffix in (".log", ".out") or path.name == "log") and path.is_file() and (size := path.stat().st_size):
-                with open(path, "rb") as file:
-                    file.seek(max(0, size - LOG_TAIL))
-                    found.append((str(path.relative_to(self.path)), file.read().decode(errors="replace")))
+        paths = [pathlib.Path(folder) / name for folder, _, names in os.walk(self.path) for name in names]
+        for path in sorted(path for path in paths if path.suffix in (".log", ".out") or path.name == "log"):
+            # Servers that run may remove theirs meanwhile.
+            with contextlib.suppress(OSError), open(path, "rb") as file:
+                file.seek(max(0, os.fstat(file.fileno()).st_size - LOG_TAIL))
+                if text := file.read().decode(errors="replace"):
+                    found.append((str(path.relative_to(self.path)), text))
         return found
 
     def remove(self):

@@ -28,7 +28,7 @@ class Packages(ProxyTest):
     def setUp(self):
         super().setUp()
         self.root = self.dir / "root"
-        for folder in ("bin", "usr/sbin", "etc/rc2.d", "etc/systemd/system/multi-user.target.wants",
+        for folder in ("bin", "run/lock", "usr/sbin", "etc/rc2.d", "etc/systemd/system/multi-user.target.wants",
                        "etc/systemd/system/sockets.target.wants"):
             (self.root / folder).mkdir(parents=True)
         for name, text in FAKES.items():
