@@ -120,13 +120,16 @@ def freeze(pid):
 
 
 class Process:
-    """A child in its own process group, ended by pid."""
+    """A child in its own process group, ended by pid; and with its tests, if they are told to end."""
+
+    alive = set()
 
     def __init__(self, argv, log, **options):
         self.log_path = pathlib.Path(log)
         self.log_file = open(log, "ab")
         self.popen = subprocess.Popen([str(a) for a in argv], stdin=subprocess.DEVNULL, stdout=self.log_file,
                                       stderr=self.log_file, start_new_session=True, **options)
+        Process.alive.add(self.popen.pid)
 
     @property
     def pid(self):
@@ -169,7 +172,16 @@ class Process:
                 self.popen.wait()
                 raise AssertionError(f"{self.popen.args[0]} did not stop:\n{self.log()[-2000:]}")
         self.log_file.close()
+        Process.alive.discard(self.popen.pid)
         return self.popen.returncode
+
+    @staticmethod
+    def end_all(number, _):
+        """The handler of SIGTERM: no test goes on, and no server is left."""
+        for pid in Process.alive:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(pid, signal.SIGKILL)
+        os._exit(128 + number)
 
 
 DOVECOT = """
@@ -595,6 +607,9 @@ class ProxyTest(unittest.TestCase):
         proxy.start(**(options or {}))
         self.addCleanup(proxy.stop)
         return proxy
+
+
+signal.signal(signal.SIGTERM, Process.end_all)
 
 
 def raise_descriptor_limit():

@@ -253,8 +253,8 @@ class ClientTests:
                       f'{"uidl" if protocol == "pop3" else ""} user "{FEW}" password "{word}" {tls} '
                       f'sslcertfile {self.ca.certificate} keep no rewrite mda "cat >> {self.dir}/mbox"\n')
         rc.chmod(0o600)
-        return self.run_program("fetchmail", "--fetchmailrc", rc, "--nosyslog", "--pidfile", self.dir / "fetchmail.pid", "--nodetach", "--idfile",
-                                self.dir / "ids", code=code, FETCHMAILHOME=str(self.dir), LC_ALL="C")
+        return self.run_program("fetchmail", "--fetchmailrc", rc, "--nosyslog", "--nodetach", "--idfile", self.dir / "ids",
+                                "--pidfile", self.dir / "pid", code=code, FETCHMAILHOME=str(self.dir), LC_ALL="C")
 
     def fetched(self):
         """The numbers of the messages that fetchmail delivered."""
